@@ -1,0 +1,179 @@
+"""The configuration of an experiment: what stands in `configs/*.toml`, checked before anything starts.
+
+Every field has a default except the environment, a description that the documentation prints, and bounds that
+turn a slip into an error that names the key. A configuration is stored with its experiment and never changes.
+"""
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key, why, and what would do."""
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are errors, so that a slip of the pen never passes unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SegmentsConfig(Section):
+    """How the agent's play is cut into the segments that people compare."""
+
+    length: int = Field(25, ge=2, le=1000, description="steps in a segment")
+    collect_steps: int = Field(2048, ge=1, description="environment steps played in a round to choose from")
+    choice: Literal["uniform", "disagreement"] = Field(
+        "uniform", description="how pairs are chosen: at random, or where the reward ensemble disagrees most"
+    )
+    candidates: int = Field(10, ge=1, description="candidate pairs for each one chosen by disagreement")
+
+
+class LabelsConfig(Section):
+    """How many answers are asked for, and how."""
+
+    comparisons_per_round: int = Field(20, ge=1, description="comparisons in a round")
+    comparisons_first_round: int | None = Field(None, ge=1, description="the same for round 1, if different")
+    labels_per_comparison: int = Field(
+        1, ge=1, le=20, description="how many labelers answer the same comparison"
+    )
+    lease_s: float = Field(
+        120, gt=0, description="seconds a labeler keeps a comparison without a sign of life"
+    )
+    undo_grace_s: float = Field(
+        5, ge=0, description="seconds after a person's last answer in which it can still be undone"
+    )
+    instructions: str = Field(
+        "Which clip is closer to what you want the agent to do?",
+        description="what labelers are told (Markdown)",
+    )
+
+
+class RewardModelConfig(Section):
+    """The reward model and its training; the fields are those of `reward_model.Args`."""
+
+    members: int = Field(3, ge=1, le=50, description="networks in the ensemble")
+    hidden: int = Field(32, ge=1, description="units in each of the two hidden layers")
+    learning_rate: float = Field(3e-3, gt=0, description="AdamW's step size")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay")
+    epochs: int = Field(80, ge=1, description="passes over the label set in a round")
+    held_out: float = Field(
+        0.1, ge=0, lt=1, description="fraction of comparisons kept out of training, at random"
+    )
+    error_rate: float = Field(
+        0.1, ge=0, lt=1, description="share of answers taken to be given at random, right or wrong alike"
+    )
+
+
+class AgentConfig(Section):
+    """The agent (PPO) and its training; the fields are those of `ppo.Args`."""
+
+    num_envs: int = Field(16, ge=1, description="environments played side by side")
+    num_steps: int = Field(64, ge=1, description="steps in each environment between two updates")
+    total_steps: int = Field(8192, ge=1, description="environment steps in a round")
+    final_steps: int | None = Field(None, ge=1, description="the same for the last round, if different")
+    update_epochs: int = Field(10, ge=1, description="passes over a rollout in an update")
+    minibatch_size: int = Field(256, ge=1, description="samples in a gradient step")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    gamma: float = Field(0.98, gt=0, le=1, description="discount factor")
+    gae_lambda: float = Field(0.8, ge=0, le=1, description="λ of generalised advantage estimation")
+    clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
+    ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+
+
+class EvaluationConfig(Section):
+    """How the agent's true return is measured. Nothing that learns ever sees it."""
+
+    episodes: int = Field(100, ge=1, description="episodes played at the end of each round")
+    solved_return: float | None = Field(None, description="mean true return that counts as solved")
+    stop_when_solved: bool = Field(True, description="finish the experiment in the round that reaches it")
+
+
+class ExperimentConfig(Section):
+    """A whole experiment: what `configs/*.toml` holds."""
+
+    name: str = Field(description="its name, in the addresses of its pages", pattern=NAME_PATTERN)
+    env_id: str = Field(description="the Gymnasium environment the agent plays", min_length=1)
+    seed: int = Field(1, ge=0, lt=2**31, description="the seed that every random draw is derived from")
+    rounds: int = Field(5, ge=1, le=10_000, description="rounds after which the experiment is finished")
+    segments: SegmentsConfig = SegmentsConfig()
+    labels: LabelsConfig = LabelsConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
+    agent: AgentConfig = AgentConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _rollout_holds_a_minibatch(self) -> Self:
+        rollout = self.agent.num_envs * self.agent.num_steps
+        if self.agent.minibatch_size > rollout:
+            raise ValueError(
+                f"agent.minibatch_size ({self.agent.minibatch_size}) is larger than a rollout "
+                f"(num_envs × num_steps = {rollout})"
+            )
+        return self
+
+    def comparisons(self, round_number: int) -> int:
+        """Return how many comparisons round `round_number` (from 1) asks for."""
+        first = self.labels.comparisons_first_round
+        return first if round_number == 1 and first is not None else self.labels.comparisons_per_round
+
+    def label_budget(self) -> int:
+        """Return how many labels the whole experiment asks for at most."""
+        per_comparison = self.labels.labels_per_comparison
+        return per_comparison * sum(self.comparisons(number) for number in range(1, self.rounds + 1))
+
+
+def parse(data: dict[str, Any], source: str = "the configuration") -> ExperimentConfig:
+    """Check `data`; a ConfigError lists every key that is wrong and why."""
+    try:
+        return ExperimentConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{source} cannot be used:"]
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "the whole file"
+            lines.append(f"  {key}: {_explain(item['type'], item['msg'], key)}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
+    """Read and check a TOML file; `overrides` maps dotted keys (`agent.gamma`) to new values."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration {path}; configs/ holds the ready-made ones") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    for key, value in (overrides or {}).items():
+        *tables, leaf = key.split(".")
+        table = data
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{key}: {part} is not a table")
+        table[leaf] = value
+    return parse(data, str(path))
+
+
+def _explain(kind: str, message: str, key: str) -> str:
+    if kind != "extra_forbidden":
+        return message
+    leaf, fields = key.rpartition(".")[2], _fields_beside(key)
+    close = get_close_matches(leaf, fields, n=1)
+    return "there is no such key" + (
+        f"; did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}"
+    )
+
+
+def _fields_beside(key: str) -> list[str]:
+    model: type[BaseModel] = ExperimentConfig
+    for part in key.split(".")[:-1]:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return list(model.model_fields)
