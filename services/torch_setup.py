@@ -47,5 +47,5 @@ def _warm_up() -> None:
     """Take one small gradient step: torch loads much of itself at the first, which no stage should wait for."""
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = torch.optim.AdamW([weight], lr=0.0)
-    (weight @ weight).sum().backward()
+    (weight @ weight).sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -45,11 +45,11 @@ class FolderChannel(filesystem.Channel):
     def _queue_bind(self, *_: Any) -> None:
         """Keep no table of bindings: hints go through the anonymous exchange, which needs none."""
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}"
         unfinished = folder / f"{name}.unfinished"
-        unfinished.write_text(dumps(message), encoding="utf-8")
+        unfinished.write_text(dumps(payload), encoding="utf-8")
         unfinished.rename(folder / f"{name}.{queue}.msg")
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:

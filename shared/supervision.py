@@ -87,10 +87,8 @@ class TrainerProcess:
             os.close(self._jobs)
         self._jobs = -1
         self._signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(TERM_S)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         self.process.wait()
 
