@@ -44,7 +44,7 @@ def prepare(seed: int) -> None:
 
 
 def _warm_up() -> None:
-    """Take one small gradient step: torch loads much of itself at the first, which no stage should wait for."""
+    """Take one small gradient step: torch loads much of itself then, and no stage should wait."""
     weight = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = torch.optim.AdamW([weight], lr=0.0)
     (weight @ weight).sum().backward()  # type: ignore[no-untyped-call]

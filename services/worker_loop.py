@@ -1,4 +1,4 @@
-"""A worker: takes hints, claims attempts, supervises the trainer process that carries them out. No torch here.
+"""A worker: takes hints, claims attempts, supervises the trainer process that does the work. No torch here.
 
 Celery runs one thread for tasks beside the one that listens to the broker, so connections stay alive and
 SIGTERM is heard in the middle of a long stage. Leases say who works on what; see `shared/rounds.py`.
@@ -181,8 +181,8 @@ def supervise(worker: Worker, watch: Watch, stage: str, job: Job) -> None:
             trainer.end()
             _warm_trainer(worker)
             text = (
-                f"the trainer process gave no sign of life for {silent_s:.0f} s and was ended; if the stage is "
-                "merely slow, set LOCKSTEP_SILENCE_S higher"
+                f"the trainer process gave no sign of life for {silent_s:.0f} s and was ended; if the stage "
+                "is merely slow, set LOCKSTEP_SILENCE_S higher"
             )
             _fail(worker, watch, text + trainer.last_lines())
             return
@@ -268,7 +268,7 @@ def _fail(worker: Worker, watch: Watch, error: str) -> None:
 
 
 def explain(kinds: list[str], message: str) -> str:
-    """Turn a stage's exception into what happened and what to do. `kinds` are its class names, nearest first."""
+    """Say what happened in a stage and what to do; `kinds` are the error's class names, nearest first."""
     if "StoreError" in kinds or "ConfigError" in kinds:
         return message
     if "MemoryError" in kinds or "OutOfMemoryError" in kinds or "not enough memory" in message:

@@ -45,7 +45,7 @@ class FolderChannel(filesystem.Channel):
     def _queue_bind(self, *_: Any) -> None:
         """Keep no table of bindings: hints go through the anonymous exchange, which needs none."""
 
-    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}"
         unfinished = folder / f"{name}.unfinished"

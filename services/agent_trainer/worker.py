@@ -1,4 +1,4 @@
-"""The agent trainer's worker: `python -m services.agent_trainer.worker`. It supervises; torch is its child's."""
+"""The agent trainer's worker (`python -m services.agent_trainer.worker`): only its child knows torch."""
 
 from services.worker_loop import main
 

@@ -147,7 +147,7 @@ def _is_due(
         return round_state == RoundState.LABELING
     if not_before is not None and not_before > moment:
         return False
-    # When exactly the next hint is due is for the sweep to say; this only keeps it from being asked too often.
+    # When exactly the next hint is due is the sweep's to say; this keeps it from being asked all the time.
     return hinted_at is None or hinted_at + timedelta(seconds=rounds.HINT_AGAIN_S) < moment
 
 

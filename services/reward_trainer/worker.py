@@ -1,4 +1,4 @@
-"""The reward trainer's worker: `python -m services.reward_trainer.worker`. It supervises; torch is its child's."""
+"""The reward trainer's worker (`python -m services.reward_trainer.worker`): only its child knows torch."""
 
 from services.worker_loop import main
 
