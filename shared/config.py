@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A table of the file. Unknown keys are errors, so that a slip of the pen never passes unseen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class SegmentsConfig(Section):
@@ -50,10 +50,10 @@ class LabelsConfig(Section):
         1, ge=1, le=20, description="how many labelers answer the same comparison"
     )
     lease_s: float = Field(
-        120, gt=0, description="seconds a labeler keeps a comparison without a sign of life"
+        120, gt=0, le=604_800, description="seconds a labeler keeps a comparison without a sign of life"
     )
     undo_grace_s: float = Field(
-        5, ge=0, description="seconds after a person's last answer in which it can still be undone"
+        5, ge=0, le=86_400, description="seconds after a person's last answer in which it can still be undone"
     )
     instructions: str = Field(
         "Which clip is closer to what you want the agent to do?",
@@ -165,6 +165,8 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; configs/ holds the ready-made ones") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
