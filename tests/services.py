@@ -1,0 +1,207 @@
+"""Real servers for the tests: Postgres, Redis and S3, each in a folder of its own on free loopback ports.
+
+Each is a context manager that stops its server, by its own process id, however the block is left. A server
+also dies with this process (on Linux), so not even `kill -9` leaves one behind.
+"""
+
+import ctypes
+import getpass
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import psycopg
+import redis
+
+START_S = 60.0  # a slow, busy machine may take a while to start a server
+INSTALL = "run `make test`, which installs or names what the tests need"
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server's address and its one account."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Start Postgres and give the address of its superuser's database, for psycopg."""
+    as_root = os.geteuid() == 0
+    user = "postgres" if as_root else getpass.getuser()
+    run_as = {"user": user, "group": user, "extra_groups": []} if as_root else {}
+    with _folder("postgres") as folder:
+        if as_root:  # Postgres refuses to run as root
+            shutil.chown(folder, user, user)
+        data = folder / "data"
+        subprocess.run(
+            [find("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"],
+            check=True, stdout=subprocess.DEVNULL, cwd=folder, **run_as,
+        )  # fmt: skip
+        (port,) = free_ports(1)
+        options = {
+            "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
+            "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB",
+            "max_connections": 200, "autovacuum": "off",
+        }  # fmt: skip
+        command = [find("postgres"), "-D", str(data)]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        # SIGINT is Postgres's fast stop: it does not wait for clients that forgot to leave.
+        with running(command, folder, lambda: psycopg.connect(url).close(), signal.SIGINT, run_as):
+            yield url
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """Start Redis, set up as in production (append-only file, nothing evicted), and give its address."""
+    with _folder("redis") as folder:
+        (port,) = free_ports(1)
+        command = [
+            find("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
+            "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", "",
+        ]  # fmt: skip
+        url = f"redis://127.0.0.1:{port}/0"
+
+        def answers() -> None:
+            with redis.Redis.from_url(url) as client:
+                client.ping()
+
+        with running(command, folder, answers):
+            yield url
+
+
+@contextmanager
+def s3_server() -> Iterator[S3]:
+    """Start SeaweedFS's S3 server and give its address and account."""
+    with _folder("s3") as folder:
+        port, *others = free_ports(8)
+        ports = iter(others)
+        account = S3(f"http://127.0.0.1:{port}", "lockstep-tests", "not-a-secret-anywhere")
+        credentials = {"accessKey": account.access_key, "secretKey": account.secret_key}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identity = {"name": "lockstep", "credentials": [credentials], "actions": actions}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        options = {
+            "dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1",
+            "master.port": next(ports), "master.port.grpc": next(ports), "master.volumeSizeLimitMB": 64,
+            "master.telemetry": "false",  # it is on by default and would call home
+            "volume.port": next(ports), "volume.port.grpc": next(ports), "volume.max": 0,
+            "volume.preStopSeconds": 0, "volume.minFreeSpace": "64MiB",
+            "filer.port": next(ports), "filer.port.grpc": next(ports), "filer.localSocket": folder / "f.sock",
+            "s3.port": port, "s3.port.grpc": next(ports), "s3.port.iceberg": 0, "s3.port.lance": 0,
+            "s3.config": folder / "s3.json", "s3.localSocket": folder / "s3.sock",
+        }  # fmt: skip
+        command = [find("weed"), "-logtostderr", "server", "-filer", "-s3"]
+        command += [f"-{name}={value}" for name, value in options.items()]
+
+        def answers() -> None:
+            try:
+                urllib.request.urlopen(account.endpoint, timeout=5).close()
+            except urllib.error.HTTPError as refusal:  # it answers, and asks for a signature
+                refusal.close()
+
+        with running(command, folder, answers, signal.SIGKILL):  # its own stop takes ten seconds
+            yield account
+
+
+@contextmanager
+def running(
+    command: list[str],
+    folder: Path,
+    answers: Callable[[], None],
+    stop: signal.Signals = signal.SIGTERM,
+    run_as: dict[str, object] | None = None,
+) -> Iterator[None]:
+    """Run `command` in `folder` until the block is left; begin the block once `answers` raises no more."""
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "log").open("wb"))
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for pytest, which then stops the servers in order
+            preexec_fn=partial(_die_with_parent, os.getpid(), stop), **(run_as or {}),
+        )  # fmt: skip
+        stack.callback(_end, process, stop)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                answers()
+                break
+            except (OSError, psycopg.OperationalError, redis.RedisError) as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    tail = (folder / "log").read_text(errors="replace")[-3000:]
+                    raise RuntimeError(f"{command[0]} did not start:\n{tail}") from error
+                time.sleep(0.05)
+        yield
+
+
+def migrate(url: str) -> None:
+    """Bring the database at SQLAlchemy's address `url` to the newest schema."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", "shared:migrations")
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    alembic.command.upgrade(config, "head")
+
+
+def find(program: str) -> str:
+    """Return the path of `program`: in this virtual environment, on the PATH, or among Debian's Postgres."""
+    path = shutil.which(program, path=sysconfig.get_path("scripts")) or shutil.which(program)
+    versions = glob.glob(f"/usr/lib/postgresql/*/bin/{program}")
+    newest = max(versions, key=lambda name: int(name.split("/")[4]), default=None)
+    if not (path or newest):
+        raise RuntimeError(f"the tests need {program}, which this machine does not have: {INSTALL}")
+    return newest or path or ""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _end(process: "subprocess.Popen[bytes]", stop: signal.Signals) -> None:
+    process.send_signal(stop)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _die_with_parent(parent: int, stop: signal.Signals) -> None:
+    # Runs in the child before the program starts.
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(stop))
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    # Not pytest's tmp_path: that lies in folders which Postgres's own user may not enter.
+    with tempfile.TemporaryDirectory(prefix=f"lockstep-{name}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
