@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import alembic.command
-import alembic.config
 import psycopg
 import redis
 
@@ -153,14 +151,6 @@ def running(
                     raise RuntimeError(f"{command[0]} did not start:\n{tail}") from error
                 time.sleep(0.05)
         yield
-
-
-def migrate(url: str) -> None:
-    """Bring the database at SQLAlchemy's address `url` to the newest schema."""
-    config = alembic.config.Config()
-    config.set_main_option("script_location", "shared:migrations")
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    alembic.command.upgrade(config, "head")
 
 
 def find(program: str) -> str:

@@ -1,0 +1,286 @@
+"""The tables. `docs/data-model.md` draws them; `shared/migrations` creates them.
+
+State columns of rounds, attempts and experiments are written by `rounds.py` alone; comparisons, leases and
+preferences by `labels.py` alone.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from shared.states import LIVE_ATTEMPTS, AttemptState, ExperimentState, RoundState
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite, which keeps no time zone, stores it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back an aware datetime."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class State(TypeDecorator[Any]):
+    """A member of one of the enumerations in `states.py`, stored as its word."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def __init__(self, members: type[RoundState] | type[AttemptState] | type[ExperimentState]) -> None:
+        super().__init__()
+        self.members = members
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Store the word."""
+        return None if value is None else str(self.members(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Give back the member."""
+        return None if value is None else self.members(value)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can change them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        datetime: UTCDateTime,
+        dict[str, Any]: JSON,
+        list[int]: JSON,
+        list[float]: JSON,
+    }
+
+
+class Experiment(Base):
+    """A configuration and its rounds."""
+
+    __tablename__ = "experiments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    config: Mapped[dict[str, Any]]
+    state: Mapped[ExperimentState] = mapped_column(State(ExperimentState))
+    version: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str | None] = mapped_column(Text)  # why it ended
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    rounds: Mapped[list["Round"]] = relationship(order_by="Round.number", back_populates="experiment")
+
+
+class Round(Base):
+    """One turn of collect, label, train, train."""
+
+    __tablename__ = "rounds"
+    __table_args__ = (UniqueConstraint("experiment_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id"), index=True)
+    number: Mapped[int]  # from 1
+    state: Mapped[RoundState] = mapped_column(State(RoundState), index=True)
+    failed_stage: Mapped[RoundState | None] = mapped_column(State(RoundState))
+    version: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    frozen_at: Mapped[datetime | None]
+    label_set_sha256: Mapped[str | None] = mapped_column(String(64))
+    forgiven: Mapped[int] = mapped_column(default=0)  # attempts at this stage that no longer count as tries
+    experiment: Mapped[Experiment] = relationship(back_populates="rounds")
+
+
+class Attempt(Base):
+    """One try of a worker at one stage of a round. Its id is the fence: it is claimed at most once."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("round_id", "stage", "number"),
+        # At most one live attempt for a round, whatever happens: the database itself refuses a second.
+        Index(
+            "uq_attempts_live",
+            "round_id",
+            unique=True,
+            sqlite_where=text(f"state IN ('{LIVE_ATTEMPTS[0]}', '{LIVE_ATTEMPTS[1]}')"),
+            postgresql_where=text(f"state IN ('{LIVE_ATTEMPTS[0]}', '{LIVE_ATTEMPTS[1]}')"),
+        ),
+        CheckConstraint(f"state <> '{AttemptState.RUNNING}' OR lease_until IS NOT NULL", name="lease"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
+    stage: Mapped[RoundState] = mapped_column(State(RoundState))
+    number: Mapped[int]  # from 1, for this stage of this round
+    state: Mapped[AttemptState] = mapped_column(State(AttemptState), index=True)
+    not_before: Mapped[datetime]  # a failed stage is tried again after a pause
+    hinted_at: Mapped[datetime | None]
+    hints: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    first_step_at: Mapped[datetime | None]  # when the trainer process reported its first progress
+    ended_at: Mapped[datetime | None]
+    worker: Mapped[dict[str, Any] | None]  # host, process, device, versions
+    progress: Mapped[float] = mapped_column(default=0.0)  # 0 to 1
+    metrics: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    round: Mapped[Round] = relationship()
+
+
+class StoredArtifact(Base):
+    """The official weights and videos of a round: one of each kind, written by its stage's one success."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (UniqueConstraint("round_id", "kind"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
+    kind: Mapped[str] = mapped_column(String(20))
+    key: Mapped[str] = mapped_column(Text, unique=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int]
+
+
+class Clip(Base):
+    """A stored segment: the reward model sees the npz, people see the mp4."""
+
+    __tablename__ = "clips"
+    __table_args__ = (UniqueConstraint("round_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
+    number: Mapped[int]
+    steps: Mapped[int]
+    fps: Mapped[float]
+    npz_key: Mapped[str] = mapped_column(Text)
+    npz_sha256: Mapped[str] = mapped_column(String(64))
+    npz_size: Mapped[int]
+    mp4_key: Mapped[str] = mapped_column(Text)
+    mp4_sha256: Mapped[str] = mapped_column(String(64))
+    mp4_size: Mapped[int]
+
+
+class Judgement(Base):
+    """What a teacher judges a clip by, one number a step. Only teachers read this table."""
+
+    __tablename__ = "judgements"
+    clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id"), primary_key=True)
+    per_step: Mapped[list[float]]
+
+
+class Evaluation(Base):
+    """The true returns of a round's agent. For people to read; nothing that learns sees them."""
+
+    __tablename__ = "evaluations"
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
+    true_returns: Mapped[list[float]]
+    mean: Mapped[float]
+
+
+class Comparison(Base):
+    """Two or more clips shown together."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = (
+        UniqueConstraint("round_id", "number"),
+        CheckConstraint("labels_given BETWEEN 0 AND labels_wanted", name="labels"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
+    number: Mapped[int]
+    held_out: Mapped[bool]
+    labels_wanted: Mapped[int]
+    labels_given: Mapped[int] = mapped_column(default=0)
+    clip_ids: Mapped[list[int]]  # the comparison's own order; what a labeler sees is drawn anew
+
+
+class Labeler(Base):
+    """A person or a teacher who answers."""
+
+    __tablename__ = "labelers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    kind: Mapped[str] = mapped_column(String(10))  # person, teacher
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+
+
+class Lease(Base):
+    """A labeler's hold on a comparison, with the order in which the clips are shown to them."""
+
+    __tablename__ = "leases"
+    __table_args__ = (UniqueConstraint("comparison_id", "labeler_id"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
+    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
+    state: Mapped[str] = mapped_column(String(10))  # held, answered, skipped
+    shown: Mapped[list[int]]  # shown[i] is the index in clip_ids of the clip at place i, from the left
+    claimed_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class Preference(Base):
+    """One labeler's answer: ranks[i] belongs to clip_ids[i]; 0 is the best, equal ranks are ties."""
+
+    __tablename__ = "preferences"
+    __table_args__ = (
+        Index(
+            "uq_preferences_standing",
+            "comparison_id",
+            "labeler_id",
+            unique=True,
+            sqlite_where=text("withdrawn_at IS NULL"),
+            postgresql_where=text("withdrawn_at IS NULL"),
+        ),
+    )
+    id: Mapped[str] = mapped_column(
+        String(36), primary_key=True
+    )  # made by the client, so resending is harmless
+    comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"), index=True)
+    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
+    ranks: Mapped[list[int] | None]  # None: the clips cannot be compared
+    shown: Mapped[list[int]]
+    seconds: Mapped[float | None]  # from shown to answered, as the client measured it
+    answered_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    """Append-only: every change of state, who made it, and why."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id"), index=True)
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
+    attempt_id: Mapped[int | None] = mapped_column(ForeignKey("attempts.id"))
+    event: Mapped[str] = mapped_column(String(30))
+    source: Mapped[str | None] = mapped_column(String(20))
+    target: Mapped[str | None] = mapped_column(String(20))
+    actor: Mapped[str] = mapped_column(String(120))
+    at: Mapped[datetime]
+    detail: Mapped[dict[str, Any] | None]
