@@ -51,6 +51,12 @@ def s3() -> Iterator[services.S3]:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser, for Playwright's `executable_path`."""
+    return services.find("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("template") / "template.db"

@@ -153,14 +153,18 @@ def running(
         yield
 
 
-def find(program: str) -> str:
-    """Return the path of `program`: in this virtual environment, on the PATH, or among Debian's Postgres."""
-    path = shutil.which(program, path=sysconfig.get_path("scripts")) or shutil.which(program)
-    versions = glob.glob(f"/usr/lib/postgresql/*/bin/{program}")
-    newest = max(versions, key=lambda name: int(name.split("/")[4]), default=None)
-    if not (path or newest):
-        raise RuntimeError(f"the tests need {program}, which this machine does not have: {INSTALL}")
-    return newest or path or ""
+def find(*names: str) -> str:
+    """Return the path of the first of `names` that this machine has.
+
+    It looks in this virtual environment, on the PATH, and where Debian keeps each version of Postgres.
+    """
+    for name in names:
+        path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+        versions = glob.glob(f"/usr/lib/postgresql/*/bin/{name}")
+        newest = max(versions, key=lambda version: int(version.split("/")[4]), default=None)
+        if newest or path:
+            return newest or path or ""
+    raise RuntimeError(f"the tests need {' or '.join(names)}, which this machine does not have: {INSTALL}")
 
 
 def free_ports(count: int) -> list[int]:
