@@ -1,0 +1,211 @@
+"""What an installation decides, as opposed to an experiment: where things lie, who may come in, and so on.
+
+Every setting is an environment variable `LOCKSTEP_<NAME>` or a line of `.env`; `.env.example` and the
+documentation list them all. With none set, everything lies in `./data` and only this machine is served.
+"""
+
+import ipaddress
+import json
+import os
+import secrets as random_secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.storage import Store, open_store
+
+MIN_TOKEN = 20  # characters: `openssl rand -hex 16` gives 32
+WEAK_WORDS = ("changeme", "change-me", "password", "secret", "lockstep", "minioadmin", "example", "12345")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot or must not be used; the message says which and what to do."""
+
+
+class Settings(BaseSettings):
+    """The settings of one installation. Read them once, with `load_settings`, and pass them on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LOCKSTEP_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(Path("data"), description="folder of everything that is kept in the embedded size")
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="SQLAlchemy's address of the database; empty: SQLite in data_dir",
+    )
+    broker_url: str = Field(
+        "",
+        repr=False,
+        description="where hints to workers travel: redis://… or filesystem:///folder; empty: in data_dir",
+    )
+    store_url: str = Field(
+        "",
+        description="where clips and weights lie: file:///folder or s3://bucket/prefix; empty: in data_dir",
+    )
+    s3_endpoint: str | None = Field(None, description="address of the S3 server; empty: Amazon's")
+    s3_access_key: str | None = Field(None, description="the S3 account's name")
+    s3_secret_key: SecretStr | None = Field(None, description="the S3 account's secret")
+    s3_region: str = Field("us-east-1", description="region of the S3 bucket")
+    host: str = Field("127.0.0.1", description="address the labeler listens on; 0.0.0.0 for every one")
+    port: int = Field(8000, ge=0, le=65535, description="port the labeler listens on; 0 for any free one")
+    lease_s: float = Field(
+        15, gt=0, description="seconds after which a worker that stopped beating is given up"
+    )
+    beat_s: float = Field(2, gt=0, description="seconds between a worker's heartbeats")
+    sweep_s: float = Field(0.25, gt=0, description="seconds between two looks of the coordinator")
+    max_attempts: int = Field(
+        5, ge=1, description="failed attempts at a stage after which the round has failed"
+    )
+    torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged")
+    admin_token: SecretStr | None = Field(
+        None,
+        description="opens the admin pages and commands; empty: made at the first start, on loopback only",
+    )
+    teacher_token: SecretStr | None = Field(
+        None,
+        description="lets a teacher see what it judges by; empty: made at the first start, on loopback only",
+    )
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        folder = self.data_dir.absolute()
+        defaults = {
+            "database_url": f"sqlite:///{folder / 'lockstep.db'}",
+            "broker_url": f"filesystem://{folder / 'broker'}",
+            "store_url": (folder / "store").as_uri(),
+        }
+        object.__setattr__(self, "data_dir", folder)
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)  # the model is frozen for everybody else
+        if self.beat_s * 3 > self.lease_s:
+            raise ValueError(
+                f"lease_s ({self.lease_s}) must be at least three times beat_s ({self.beat_s}), or a worker "
+                "that is merely slow is taken for dead"
+            )
+        return self
+
+    def open_store(self) -> Store:
+        """Open the store these settings name."""
+        return open_store(
+            self.store_url,
+            endpoint=self.s3_endpoint,
+            access_key=self.s3_access_key,
+            secret_key=self.s3_secret_key.get_secret_value() if self.s3_secret_key else None,
+            region=self.s3_region,
+        )
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The two tokens, in the clear. Never log them."""
+
+    admin_token: str
+    teacher_token: str
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` win over the environment. A SettingsError names every wrong variable."""
+    known = {f"LOCKSTEP_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted({*os.environ, *dotenv_values(".env")} - known):
+        if name.upper().startswith("LOCKSTEP_") and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; .env.example lists them all"
+            raise SettingsError(f"there is no setting {name}{hint}")
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = ["these settings cannot be used:"]
+        for item in error.errors(include_input=False):
+            name = "_".join(str(part) for part in item["loc"]).upper()
+            lines.append(f"  {'LOCKSTEP_' + name + ': ' if name else ''}{item['msg']}")
+        raise SettingsError("\n".join(lines)) from None
+
+
+def check_safe(settings: Settings) -> None:
+    """Raise SettingsError unless only this machine is served or every secret is set and hard to guess."""
+    if is_loopback(settings.host):
+        return
+    wrong = []
+    s3 = ("s3_secret_key",) if settings.store_url.startswith("s3:") and settings.s3_secret_key else ()
+    for name in ("admin_token", "teacher_token", *s3):
+        secret: SecretStr | None = getattr(settings, name)
+        problem = _weakness(secret.get_secret_value() if secret else "")
+        if problem:
+            wrong.append(f"  LOCKSTEP_{name.upper()} {problem}")
+    if not wrong and settings.admin_token == settings.teacher_token:
+        wrong.append("  LOCKSTEP_ADMIN_TOKEN and LOCKSTEP_TEACHER_TOKEN are the same")
+    if wrong:
+        raise SettingsError(
+            f"refusing to serve {settings.host}, which other machines can reach:\n" + "\n".join(wrong) + "\n"
+            "Set each to something of its own, as `openssl rand -hex 16` prints it, or set "
+            "LOCKSTEP_HOST=127.0.0.1 to serve this machine alone."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def secrets(settings: Settings) -> Secrets:
+    """Return the tokens that are set, the others from data_dir/secrets.json: made at the first start."""
+    given = {
+        name: secret.get_secret_value()
+        for name, secret in (("admin_token", settings.admin_token), ("teacher_token", settings.teacher_token))
+        if secret
+    }
+    if len(given) == 2:
+        return Secrets(**given)
+    path = settings.data_dir / "secrets.json"
+    if not path.exists():
+        _make_secrets(path)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        made = {name: str(kept[name]) for name in ("admin_token", "teacher_token")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} cannot be read ({error}); remove it to have new tokens made") from None
+    return Secrets(**(made | given))
+
+
+def _make_secrets(path: Path) -> None:
+    """Write new tokens, for the owner's eyes only; if another process was quicker, its tokens stay."""
+    tokens = {name: random_secrets.token_urlsafe(24) for name in ("admin_token", "teacher_token")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{random_secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(tokens, file)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _weakness(token: str) -> str:
+    if not token:
+        return "is not set"
+    if len(token) < MIN_TOKEN:
+        return f"is shorter than {MIN_TOKEN} characters"
+    if len(set(token)) < 8 or any(word in token.lower() for word in WEAK_WORDS):
+        return "is easy to guess"
+    return ""
