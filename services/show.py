@@ -59,7 +59,7 @@ def rounds_table(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     titles = ("round", "labels", "held-out accuracy", "predicted return", "true return")
     for title in (*titles, "collect s", "label s", "reward s", "agent s"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
     for round_ in report["rounds"]:
         reward, agent = (
             round_["metrics"].get("training_reward", {}),
