@@ -109,7 +109,7 @@ def judge_cartpole(observations: np.ndarray) -> np.ndarray:
 def replay(
     env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """Play `actions` again from `seed` and return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
+    """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
 
     An environment is a function of its seed and its actions, so pictures need not be drawn, nor kept, while
     the agent plays: only the few that people will see are drawn afterwards. Episodes follow one another as

@@ -165,7 +165,7 @@ def train_agent(
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
     model = reward_model.load(read(store, job.reward_model))
     last = job.round_number == config.rounds
-    settings = config.agent.model_dump(exclude={"linger", "final_steps", "anneal"})
+    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
