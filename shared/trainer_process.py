@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.jobs import Job, Metrics, Result, StageStoppedError, job_from_json, to_json
+from shared.jobs import Job, Metrics, Result, StageStopped, job_from_json, to_json
 from shared.settings import load_settings
 from shared.storage import Store
 
@@ -102,7 +102,7 @@ def _carry_out(stage: Stage, job: Job, store: Store, link: Link) -> None:
 
     try:
         result = stage(job, store, on_progress, link.stop.is_set)
-    except StageStoppedError:
+    except StageStopped:
         link.report("stopped", attempt=job.attempt_id)
     except Exception as error:
         traceback.print_exc()
