@@ -66,7 +66,7 @@ def run(system: System, config: ExperimentConfig, kind: str) -> dict[str, Any]:
 
 
 def failure_of(system: System, name: str) -> Callable[[], bool]:
-    """Return a function that says, looking every two seconds, whether the newest round of `name` has failed."""
+    """Return a function that says, looking every two seconds, whether `name` has a failed round."""
     looked_at = 0.0
 
     def failed() -> bool:
