@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.jobs import Job, Metrics, Result, StageStoppedError, job_from_json, to_json
+from shared.jobs import Job, Metrics, Result, StageStopped, job_from_json, to_json
 from shared.settings import load_settings
 from shared.storage import Store
 
@@ -84,7 +84,7 @@ def serve(stages: dict[str, Stage], hello: Metrics, prepare: Callable[[int], Non
     os.dup2(2, 1)  # what libraries print belongs to the log
     link = Link(int(sys.argv[1]), int(sys.argv[2]))
     store = load_settings().open_store()
-    link.report("hello", **hello)
+    link.report("hello", trainer_pid=os.getpid(), **hello)
     while True:
         order = link.orders.get()
         prepare(order.job.seed)
@@ -102,7 +102,7 @@ def _carry_out(stage: Stage, job: Job, store: Store, link: Link) -> None:
 
     try:
         result = stage(job, store, on_progress, link.stop.is_set)
-    except StageStoppedError:
+    except StageStopped:
         link.report("stopped", attempt=job.attempt_id)
     except Exception as error:
         traceback.print_exc()
