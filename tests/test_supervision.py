@@ -127,6 +127,7 @@ def test_a_deaf_process_and_its_children_are_ended_by_force(
               [one for one in heard if "child" in one.values.get("metrics", {})])  # fmt: skip
         child = heard[-1].values["metrics"]["child"]
         assert is_alive(child)
+        os.kill(process.process.pid, signal.SIGSTOP)  # now nothing but SIGKILL reaches it
         process.end()
         assert process.process.returncode == -signal.SIGKILL
         until(lambda: not is_alive(child), 5)
@@ -154,16 +155,15 @@ def test_a_process_dies_with_its_worker(settings: Settings) -> None:
     until(lambda: not is_alive(pid), 5)
 
 
-def test_a_trainer_is_told_no_secret_and_no_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trainer_is_told_no_secret_and_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKSTEP_DATABASE_URL", "postgresql+psycopg://me:secret@127.0.0.1/x")
     monkeypatch.setenv("LOCKSTEP_TEACHER_TOKEN", "a" * 30)
     monkeypatch.setenv("LOCKSTEP_ADMIN_TOKEN", "b" * 30)
     monkeypatch.setenv("LOCKSTEP_BROKER_URL", "redis://:secret@127.0.0.1/0")
     with trainer(load_settings(data_dir=tmp_path)) as process:
         process.begin("collecting", job("environment"))
-        told = [name for report in reports(process, "result") for name in report.values.get("metrics", {}).get("names", [])]
+        heard = [report.values.get("metrics", {}) for report in reports(process, "result")]
+        told = [name for metrics in heard for name in metrics.get("names", [])]
         assert "LOCKSTEP_STORE_URL" in told
         for name in ("DATABASE_URL", "TEACHER_TOKEN", "ADMIN_TOKEN", "BROKER_URL"):
             assert f"LOCKSTEP_{name}" not in told
