@@ -1,4 +1,4 @@
-"""A trainer process whose stages do what `env_id` says, without torch, so that supervising can be tested fast.
+"""A trainer process whose stages do what `env_id` says, without torch, to test supervising fast.
 
 It is started, spoken to and stopped exactly as a real one is.
 """

@@ -127,7 +127,8 @@ def test_a_deaf_process_and_its_children_are_ended_by_force(
               [one for one in heard if "child" in one.values.get("metrics", {})])  # fmt: skip
         child = heard[-1].values["metrics"]["child"]
         assert is_alive(child)
-        os.kill(process.process.pid, signal.SIGSTOP)  # now nothing but SIGKILL reaches it
+        os.kill(process.process.pid, signal.SIGSTOP)  # from then on nothing but SIGKILL reaches it
+        until(lambda: "\nState:\tT" in Path(f"/proc/{process.process.pid}/status").read_text())
         process.end()
         assert process.process.returncode == -signal.SIGKILL
         until(lambda: not is_alive(child), 5)
