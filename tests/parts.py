@@ -32,7 +32,7 @@ def tiny(name: str = "tiny", **changes: Any) -> ExperimentConfig:
         "rounds": 2,
         "segments": {"length": 5, "collect_steps": 64, "collect_envs": 4},
         "labels": {"comparisons_per_round": 3, "undo_grace_s": 0},
-        "reward_model": {"epochs": 5, "hidden": 8, "members": 2},
+        "reward_model": {"epochs": 20, "hidden": 8, "members": 2},
         "agent": {"num_envs": 4, "num_steps": 32, "minibatch_size": 64, "total_steps": 512, "hidden": 8},
         "evaluation": {"episodes": 3},
     }
