@@ -81,9 +81,14 @@ def test_errors_and_reasons_are_told(database: Database) -> None:
 def test_what_was_rolled_back_is_not_told(database: Database) -> None:
     experiment_id, attempt_id = core.create(database)
     before = told(database, experiment_id)
-    with pytest.raises(ZeroDivisionError), database.write() as session:
-        rounds.claim(session, attempt_id, core.WORKER, core.LEASE_S)
-        raise ZeroDivisionError
+
+    def crash() -> None:
+        with database.write() as session:
+            assert rounds.claim(session, attempt_id, core.WORKER, core.LEASE_S)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        crash()
     assert told(database, experiment_id) == before
     assert core.claim(database, attempt_id)
 
