@@ -52,7 +52,7 @@ def end(database: Database, experiment_id: int, rival: str) -> bool:
 def test_of_eight_workers_exactly_one_gets_an_attempt(database: Database) -> None:
     for turn in range(3):
         experiment_id, attempt_id = core.create(database, f"turn-{turn}")
-        claims = at_once(*[lambda attempt_id=attempt_id: core.claim(database, attempt_id)] * 8)  # type: ignore[misc]
+        claims = at_once(*[lambda attempt_id=attempt_id: core.claim(database, attempt_id)] * 8)
         assert Counter(claims) == {True: 1, False: 7}
         events = [event.event for event in core.events(database, experiment_id)]
         assert events.count("claimed") == 1
@@ -161,13 +161,13 @@ def test_eight_labelers_share_forty_comparisons(database: Database, wanted: int)
             empty = 0 if new else empty + 1
         return taken
 
-    taken = at_once(*[lambda which=which: take_all(which) for which in range(8)])  # type: ignore[misc]
+    taken = at_once(*[lambda which=which: take_all(which) for which in range(8)])
     times = Counter(comparison for one in taken for comparison in one)
     assert set(times.values()) == {wanted}
     assert len(times) == 40
     at_once(
         *[
-            lambda which=which: [core.answer(database, people[which], one) for one in taken[which]]  # type: ignore[misc]
+            lambda which=which: [core.answer(database, people[which], one) for one in taken[which]]
             for which in range(8)
         ]
     )
@@ -182,7 +182,7 @@ def test_one_answer_sent_eight_times_at_once_counts_once(database: Database) -> 
     for turn, one in enumerate(core.take(database, experiment_id, ada, 6)):
         given = f"00000000-0000-4000-8000-{turn:012d}"
         send = lambda one=one, given=given: core.answer(database, ada, one.comparison_id, [1, 0], given)  # noqa: E731
-        assert at_once(*[send] * 8) == [given] * 8  # type: ignore[list-item]
+        assert at_once(*[send] * 8) == [given] * 8
     assert core.labels_given(database) == [(1, 1, 1)] * 6
 
 
@@ -226,7 +226,7 @@ def test_answers_undos_and_the_freeze_race_and_every_count_is_right(database: Da
                 hints += core.close(database, round_id)  # noqa: B023
             return hints
 
-        ends = at_once(*[lambda n=n: label_and_waver(n) for n in range(3)], close, close)  # type: ignore[misc]
+        ends = at_once(*[lambda n=n: label_and_waver(n) for n in range(3)], close, close)
         hints = ends[-1] + ends[-2] + core.close(database, round_id)
         with database.read() as session:
             mine = select(Comparison).where(Comparison.round_id == round_id)
