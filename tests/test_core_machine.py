@@ -38,6 +38,7 @@ COMPARISONS = 2
 EXPERIMENTS = (0, 1)
 which_experiment = st.sampled_from(EXPERIMENTS)
 which_labeler = st.sampled_from((0, 1, 2))
+in_vain = st.sampled_from(["fail", "silence", "release"])
 crashes = st.sampled_from([False, False, False, True])
 
 
@@ -109,7 +110,7 @@ class CoreMachine(RuleBasedStateMachine):
             for _ in range(1 + doubled):
                 self.write(rounds.claim, attempt_id, core.WORKER, core.LEASE_S, crash=crash)
 
-    @rule(experiment=which_experiment, ends=st.lists(st.sampled_from(["fail", "silence", "release"]), max_size=4))
+    @rule(experiment=which_experiment, ends=st.lists(in_vain, max_size=4))
     def try_in_vain(self, experiment: int, ends: list[str]) -> None:
         """Attempts that are claimed (once, though the hint came twice) and come to nothing."""
         for end in ends:
@@ -355,7 +356,7 @@ def check_events(session: Any) -> None:
     stands: dict[tuple[str, int], str] = {}
     failed: dict[int, RoundState] = {}
     for row in session.scalars(select(Event).order_by(Event.id)):
-            if row.event in of_rounds:
+        if row.event in of_rounds:
             key = ("round", row.round_id)
             if row.event != "begun":
                 source = RoundState(row.source)
