@@ -1,7 +1,7 @@
 """Write the parts of the documentation that the code knows best: `python -m docs.generate`.
 
-A Markdown file marks such a part by `<!-- generated: NAME -->` and `<!-- end -->`; what stands between them is
-made by the function of that name in PARTS. A test fails when a part is not what the code says now.
+A Markdown file marks such a part by `<!-- generated: NAME -->` and `<!-- end -->`; what stands between them
+is made by the function of that name in PARTS. A test fails when a part is not what the code says now.
 """
 
 import ast
@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 import typer
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column
@@ -207,41 +206,40 @@ def _bounds(field: FieldInfo) -> str:
 # ------------------------------------------------------------------------- API and commands
 
 
-def endpoints() -> list[tuple[str, str, APIRoute]]:
-    """Return (method, path, route) of every endpoint that the API describes."""
+def endpoints() -> dict[str, dict[str, Any]]:
+    """Return what the API's own description says of each endpoint, `GET /healthz` for instance."""
     from services.labeler.app import create_app
 
     with tempfile.TemporaryDirectory() as folder:
-        app = create_app(load_settings(data_dir=Path(folder), _env_file=None))
-        routes = [route for route in _routes(app) if route.include_in_schema]
-    return [(method, route.path, route) for route in routes for method in sorted(route.methods or ())]
-
-
-def _routes(app: Any) -> list[APIRoute]:
-    found: list[APIRoute] = []
-    for route in app.routes:
-        found += [route] if isinstance(route, APIRoute) else []
-    return found
+        description = create_app(load_settings(data_dir=Path(folder), _env_file=None)).openapi()
+    return {
+        f"{method.upper()} {path}": operation | {"schemas": description["components"]["schemas"]}
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+    }
 
 
 def api() -> str:
     """List the endpoints of the labeler service."""
-    parts: dict[str, list[tuple[str, str, str]]] = {}
-    for method, path, route in endpoints():
-        meaning = " ".join((inspect.getdoc(route.endpoint) or "").split("\n\n")[0].split())
-        tag = str(route.tags[0]) if route.tags else "other"
-        parts.setdefault(tag, []).append((f"`{method} {path}`", _body(route), meaning))
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for name, operation in endpoints().items():
+        meaning = " ".join(operation.get("description", "").split("\n\n")[0].split())
+        row = (f"`{name}`", _body(operation), meaning)
+        parts.setdefault(operation.get("tags", ["other"])[0], []).append(row)
     return "\n\n".join(
         f"### {tag.capitalize()}\n\n{table(('endpoint', 'body', 'meaning'), rows)}"
         for tag, rows in parts.items()
     )
 
 
-def _body(route: APIRoute) -> str:
-    model = route.body_field.field_info.annotation if route.body_field else None
-    if isinstance(model, type) and issubclass(model, BaseModel) and model is not ExperimentConfig:
-        return ", ".join(f"`{name}`" for name in model.model_fields)
-    return f"a {model.__name__}" if isinstance(model, type) else ""
+def _body(operation: dict[str, Any]) -> str:
+    """Name the fields of an endpoint's body."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        if name == "ExperimentConfig":
+            return "a [configuration](settings.md#configuration)"
+        return ", ".join(f"`{field}`" for field in operation["schemas"].get(name, {}).get("properties", {}))
+    return ""
 
 
 def command_list() -> dict[str, click.Command]:
@@ -257,7 +255,7 @@ def commands() -> str:
     parts = []
     for name, command in command_list().items():
         rows = [(_parameter(parameter), getattr(parameter, "help", "") or "") for parameter in command.params]
-        help_text = inspect.cleandoc(command.help or "")
+        help_text = (command.help or "").strip()
         parts.append(
             f"### `lockstep {name}`\n\n{help_text}\n\n{table(('option', 'meaning'), rows) if rows else ''}"
         )

@@ -33,7 +33,7 @@ from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import StaleState
 from tests import core
 
-RUNS, STEPS = 15, 30  # about 20 s a database
+RUNS, STEPS = 30, 30  # about 20 s a database
 COMPARISONS = 2
 EXPERIMENTS = (0, 1)
 which_experiment = st.sampled_from(EXPERIMENTS)
@@ -50,6 +50,7 @@ class CoreMachine(RuleBasedStateMachine):
     """Drives the core; `database` is set for each test."""
 
     database: ClassVar[Database]
+    seen: ClassVar[set[str]]  # the events of all runs
 
     # ------------------------------------------------------------------------------- acting
 
@@ -271,6 +272,7 @@ class CoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """From wherever it is, sweeps and ordinary workers and labelers bring everything home."""
         for experiment_id in getattr(self, "experiments", []):
+            self.seen.update(row.event for row in core.events(self.database, experiment_id))
             drive_home(self.database, experiment_id, self.labelers)
             self.everything_adds_up()
 
@@ -415,7 +417,7 @@ def advance(database: Database, experiment_id: int, labelers: list[Labeler]) -> 
 
 @pytest.fixture
 def machine(database: Database) -> type[CoreMachine]:
-    CoreMachine.database = database
+    CoreMachine.database, CoreMachine.seen = database, set()
     if database.is_sqlite:  # no power cut is played here, so the disk need not be waited for
         event.listen(database.engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=OFF"))
     return CoreMachine
@@ -429,3 +431,7 @@ def test_whatever_happens_the_core_adds_up(machine: type[CoreMachine]) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+    # A machine that never gets anywhere proves nothing.
+    assert {row.event for row in states.ROUND_TABLE} | {*AttemptState, *ExperimentState} <= machine.seen | {
+        "running"
+    }
