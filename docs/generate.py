@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from sqlalchemy import Column
+from sqlalchemy import Column, Table
 
 from shared import models, states
 from shared.config import ExperimentConfig, Section
@@ -110,13 +110,14 @@ def tables() -> str:
     parts = []
     for mapper in sorted(models.Base.registry.mappers, key=lambda mapper: _line(mapper.class_)):
         comments = _comments(mapper.class_)
-        rows = []
-        for column in mapper.local_table.columns:
+        of, rows = mapper.local_table, []
+        assert isinstance(of, Table)
+        for column in of.columns:
             key = "".join(f"→ {key.column.table.name}" for key in column.foreign_keys)
             marks = ["key"] * column.primary_key + [key] * bool(key) + ["or null"] * bool(column.nullable)
             rows.append((f"`{column.name}`", _type(column), ", ".join(marks), comments.get(column.name, "")))
         body = table(("column", "type", "", "meaning"), rows)
-        parts.append(f"### `{mapper.local_table.name}`\n\n{inspect.getdoc(mapper.class_)}\n\n{body}")
+        parts.append(f"### `{of.name}`\n\n{inspect.getdoc(mapper.class_)}\n\n{body}")
     return "\n\n".join(parts)
 
 
@@ -268,7 +269,7 @@ def _parameter(parameter: click.Parameter) -> str:
     return ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Write a Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(
