@@ -97,8 +97,8 @@ def wilson(solved: int, runs: int) -> tuple[float, float]:
 
 
 def label_split(labels: int, rounds: int) -> dict[str, int]:
-    """Share `labels` out evenly over the rounds; round 1 takes what is left over."""
-    each = labels // rounds
+    """Share `labels` out: round 1 gets twice the share of every other round, and what is left over."""
+    each = labels // (rounds + 1)
     if each == 0:
         raise SystemExit(f"--labels {labels} does not give each of {rounds} rounds one")
     return {"comparisons_per_round": each, "comparisons_first_round": labels - each * (rounds - 1)}

@@ -30,7 +30,13 @@ class SegmentsConfig(Section):
     length: int = Field(25, ge=2, le=1000, description="steps in a segment")
     collect_steps: int = Field(8192, ge=1, description="environment steps played in a round to choose from")
     collect_envs: int = Field(
-        16, ge=1, description="environments they are played in; fewer play longer, so late steps are seen too"
+        16, ge=1, description="environments they are played in; in fewer, the play is longer"
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of random actions in the last of them, rising evenly from none in the first",
     )
     choice: Literal["uniform", "disagreement"] = Field(
         "uniform", description="how pairs are chosen: at random, or where the reward ensemble disagrees most"

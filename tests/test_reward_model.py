@@ -144,7 +144,7 @@ def test_calibration_and_accuracy_against_numbers_worked_by_hand() -> None:
     metrics = reward_model.evaluate(model, clips, torch.tensor([[0, 1], [0, 1], [0, 1], [0, 0]]))
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     p1, p2 = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
-    # Given p1 (right), p2 (right) and 1 − p2 (wrong), and what is left to 1 of each: four bins hold something.
+    # Given p1 (right), p2 (right) and 1 − p2 (wrong), and what is left to 1 of each: four bins.
     expected = (2 * (1 - p1) + 2 * (2 * p2 - 1)) / 6
     assert metrics["calibration"] == pytest.approx(expected, abs=1e-2)
 

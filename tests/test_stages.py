@@ -1,4 +1,4 @@
-"""The trainers' stages: the same job gives the same result, and what they read and store is what was agreed."""
+"""The trainers' stages: the same job gives the same result, and they store what was agreed."""
 
 import hashlib
 from dataclasses import dataclass, field, replace

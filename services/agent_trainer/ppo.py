@@ -147,8 +147,10 @@ class Player:
 
 
 @torch.no_grad()
-def rollout(agent: Agent, player: Player, steps: int) -> Rollout:
+def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = None) -> Rollout:
     """Play `steps` in each environment with actions drawn from the policy.
+
+    `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it.
 
     With SAME_STEP the observation returned at an episode's end is already the next episode's first, and the
     last one comes as `final_obs`; the successor stored is that last one, so no transition crosses a reset.
@@ -157,8 +159,10 @@ def rollout(agent: Agent, player: Player, steps: int) -> Rollout:
     for _ in range(steps):
         before = torch.from_numpy(player.observations).float()  # [N, D]
         log_policy = agent.log_policy(before)  # [N, A]
-        noise = torch.empty_like(log_policy).exponential_(generator=player.draw)
-        actions = (log_policy - noise.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
+        if noise is not None:
+            log_policy = log_policy.exp().lerp(torch.tensor(1 / log_policy.shape[-1]), noise[:, None]).log()
+        gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
+        actions = (log_policy - gumbel.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
         log_probs = log_policy.gather(-1, actions[:, None]).squeeze(-1)
         after, env_rewards, terminated, truncated, info = player.envs.step(actions.numpy())
         ended, successors = terminated | truncated, after
