@@ -77,6 +77,8 @@ class System:
                     _start(self.settings, part)
                     said.append(f"{part.name} was started again")
             elif (status := part.process.poll()) is not None:
+                if part.process.stdin:
+                    part.process.stdin.close()
                 part.deaths = 0 if moment - part.started_at > HEALTHY_S else part.deaths
                 wait_s = BACKOFF_S[min(part.deaths, len(BACKOFF_S) - 1)]
                 part.deaths, part.process, part.restart_at = part.deaths + 1, None, moment + wait_s
