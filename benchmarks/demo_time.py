@@ -1,4 +1,4 @@
-"""How long a whole run with the oracle takes: `python -m benchmarks.demo_time [--seeds 1-5] [--set KEY=VALUE]`.
+"""How long a whole run with the oracle takes: `python -m benchmarks.demo_time [--seeds 1-5] [--set K=V]`.
 
 From the start of the command (its environment made already) until the experiment is finished, over all of
 collecting, labeling through the API, training, evaluating and filming.

@@ -1,4 +1,4 @@
-"""How long the system takes between stages: `python -m benchmarks.orchestration [--seed 1] [--set KEY=VALUE]`.
+"""How long the system takes between stages: `python -m benchmarks.orchestration [--seed 1] [--set K=V]`.
 
 Over a whole run with the oracle, from the database's rows: from a round's last label to the reward trainer's
 first step, and from the end of each trained stage to the first step of the next. A first step is the first
@@ -26,7 +26,7 @@ def gaps(database: Database) -> list[tuple[str, int, float]]:
         won = select(Attempt, Round.number).join(Round).where(Attempt.state == AttemptState.SUCCEEDED)
         last_label = select(Round.number, func.max(Preference.answered_at)).select_from(Preference)
         last_label = last_label.join(Comparison).join(Round).group_by(Round.number)
-        labeled = {number: at for number, at in session.execute(last_label)}
+        labeled = dict(session.execute(last_label).tuples().all())
         previous: Attempt | None = None
         for attempt, number in session.execute(won.order_by(Attempt.id)):
             if attempt.stage == RoundState.TRAINING_REWARD:

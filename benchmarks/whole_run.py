@@ -1,4 +1,4 @@
-"""Whole runs of the embedded system by `lockstep demo`, for the benchmarks that look at what they leave behind."""
+"""Whole runs of the embedded system by `lockstep demo`, for the benchmarks that look at what is left."""
 
 import os
 import subprocess
