@@ -26,8 +26,8 @@ class Admin:
             response = self._http.request(method, f"/api/admin{path}", json=body)
         except httpx.TransportError as error:
             raise Refused(
-                f"nothing answers at {self.url} ({error}): start the system with `lockstep run`, or say where "
-                "it is with --url or LOCKSTEP_PORT"
+                f"nothing answers at {self.url} ({error}): start the system with `lockstep run`, or say "
+                "where it is with --url or LOCKSTEP_PORT"
             ) from None
         if response.is_success:
             return response.json()

@@ -1,4 +1,4 @@
-"""The embedded system: labeler, coordinator and both workers as children of one process, in one data folder."""
+"""The embedded system: labeler, coordinator and both workers, children of one process, in one data folder."""
 
 import fcntl
 import os
@@ -77,6 +77,8 @@ class System:
                     _start(self.settings, part)
                     said.append(f"{part.name} was started again")
             elif (status := part.process.poll()) is not None:
+                if part.process.stdin:
+                    part.process.stdin.close()
                 part.deaths = 0 if moment - part.started_at > HEALTHY_S else part.deaths
                 wait_s = BACKOFF_S[min(part.deaths, len(BACKOFF_S) - 1)]
                 part.deaths, part.process, part.restart_at = part.deaths + 1, None, moment + wait_s
@@ -104,7 +106,7 @@ class System:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[System]:
-    """Run the system until the block is left; CannotStartError if it is running already or the port is taken."""
+    """Run the system until the block is left; CannotStartError if the folder or the port is in use."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _folder_lock(settings.data_dir):
         port = _free_port(settings.host, settings.port)
@@ -173,8 +175,8 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise CannotStartError(
-                f"the data folder {folder} is in use by another lockstep (process {file.read().strip()}): stop "
-                "that one, or give this one a folder of its own with --data-dir"
+                f"the data folder {folder} is in use by another lockstep (process {file.read().strip()}): "
+                "stop that one, or give this one a folder of its own with --data-dir"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
