@@ -1,4 +1,4 @@
-"""What the terminal shows: the live screen of `lockstep run`, the table of rounds, one line per experiment."""
+"""What the terminal shows: the live screen of `lockstep run`, the table of rounds, a line per experiment."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -100,7 +100,7 @@ class AgentConfig(Section):
         ge=0,
         description="steps for which the agent goes on seeing the end of an episode that ended itself",
     )
-    gamma: float = Field(0.98, gt=0, le=1, description="discount factor")
+    gamma: float = Field(0.98, gt=0, lt=1, description="discount factor")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")

@@ -84,7 +84,7 @@ def serve(stages: dict[str, Stage], hello: Metrics, prepare: Callable[[int], Non
     os.dup2(2, 1)  # what libraries print belongs to the log
     link = Link(int(sys.argv[1]), int(sys.argv[2]))
     store = load_settings().open_store()
-    link.report("hello", **hello)
+    link.report("hello", trainer_pid=os.getpid(), **hello)
     while True:
         order = link.orders.get()
         prepare(order.job.seed)
