@@ -97,6 +97,23 @@ def test_of_a_result_and_what_takes_it_away_exactly_one_wins(database: Database,
             assert core.live_attempt(database, round_id) is None
 
 
+def test_an_experiment_that_ends_leaves_no_attempt_behind(database: Database) -> None:
+    for turn in range(REPEATS):
+        experiment_id, attempt_id = core.create(database, f"turn-{turn}")
+        core.claim(database, attempt_id)
+        round_id = core.attempt(database, attempt_id).round_id
+        failed, ended = at_once(
+            lambda: core.fail(database, attempt_id),  # noqa: B023 (used within this turn); it offers another
+            lambda: end(database, experiment_id, "abandon"),  # noqa: B023
+        )
+        assert ended is True
+        assert core.live_attempt(database, round_id) is None
+        released = [AttemptState.RELEASED]
+        assert core.tries(database, round_id) == (
+            released if failed is StaleState else [AttemptState.FAILED, *released]
+        )
+
+
 def test_a_beat_that_is_told_to_go_on_is_not_overtaken_by_an_expiry(database: Database) -> None:
     for turn in range(REPEATS):
         _, attempt_id = core.create(database, f"turn-{turn}")
