@@ -32,6 +32,9 @@ from shared.models import Attempt, Experiment, Round
 from shared.settings import Settings
 from shared.states import LIVE_ATTEMPTS
 from shared.storage import put_artifact
+from tests.services import free_ports
+
+__all__ = ["Scene", "free_ports", "join", "put_answer", "serve", "settings_for"]
 
 WORKER = {"host": "here", "pid": 1, "device": "cpu"}
 LEASE_S = 15.0
@@ -140,6 +143,11 @@ class Scene:
         """Report progress, as a worker."""
         with self.database.write() as session:
             rounds.heartbeat(session, attempt_id, LEASE_S, progress, {"loss": SECRET_METRIC})
+
+    def release(self, attempt_id: int) -> None:
+        """Give an attempt back, as a worker that was asked to stop."""
+        with self.database.write() as session:
+            rounds.release(session, attempt_id, "asked to stop")
 
     def complete(self, attempt_id: int, result: Result) -> None:
         with self.database.write() as session:
