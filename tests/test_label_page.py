@@ -149,7 +149,9 @@ def test_skip_undo_pause_and_help(site: Site) -> None:
     expect(page.locator("#pause-word")).to_have_text("Play")
     assert page.eval_on_selector_all(".pair.current video", "all => all.every(one => one.paused)")
     page.keyboard.press(" ")
-    page.wait_for_function("[...document.querySelectorAll('.pair.current video')].every(one => !one.paused)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.pair.current video')].every(one => !one.paused)"
+    )
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
     page.keyboard.press("ArrowLeft")
@@ -307,7 +309,7 @@ def test_a_clip_that_is_gone_is_said_and_can_be_passed(site: Site) -> None:
 def test_the_clips_run_in_step_and_loop(site: Site) -> None:
     page = site.open()
     in_view(page, "labeling")
-    page.wait_for_function("document.querySelector('.pair.current video').currentTime > 0.2")
+    page.wait_for_function("() => document.querySelector('.pair.current video').currentTime > 0.2")
     times = page.evaluate(
         """async () => {
           const [left, right] = document.querySelectorAll('.pair.current video');
@@ -333,7 +335,7 @@ def test_reduced_motion_begins_paused(site: Site) -> None:
     page.wait_for_timeout(300)
     assert page.eval_on_selector_all(".pair.current video", "all => all.every(one => one.paused)")
     page.keyboard.press(" ")
-    page.wait_for_function("document.querySelector('.pair.current video').currentTime > 0")
+    page.wait_for_function("() => document.querySelector('.pair.current video').currentTime > 0")
 
 
 def test_the_next_pair_plays_at_once(site: Site) -> None:

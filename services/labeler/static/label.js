@@ -32,6 +32,7 @@ let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
 let activeAt = performance.now();
+let waited = false; // for a batch, while the agent trained
 let fresh = false; // a batch has come that nobody has looked at yet
 const settledAt = new Map(); // comparison: when the server took its answer
 
@@ -135,7 +136,7 @@ async function refill() {
   for (const comparison of came) queue.push(new Pair(comparison, stage));
   if (wasEmpty && queue.length) {
     show();
-    if (view === "training") announceBatch();
+    if (waited) announceBatch();
   }
   return render();
 }
@@ -149,8 +150,8 @@ function onStatus(news) {
     for (const pair of stale) drop(pair);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
-  render();
   refill();
+  render();
 }
 
 function onDone(item, answer) {
@@ -251,8 +252,12 @@ function render() {
   $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
   films.setVisible(!$("films-area").hidden);
   if (!$("films-area").hidden) films.update(status.rounds);
-  if (view === "training") drawTraining($("view-training"), status);
-  if (view === "grace" && before !== "grace") countDown(status.final_in_s);
+  if (view === "training") {
+    waited = true;
+    drawTraining($("view-training"), status);
+  }
+  if (view === "grace") countDown(status.final_in_s);
+  else counting = null;
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing) : queue[0].reel.pause();
   drawHead();
   drawTitle();
@@ -277,14 +282,21 @@ function drawTitle() {
 }
 
 function announceBatch() {
+  waited = false;
   fresh = true;
   say("New clips are here");
 }
 
+// The server says once how long is left; what it says later begins the count anew.
+let counting = null;
 function countDown(seconds) {
+  if (seconds === counting) return;
+  counting = seconds;
   const bar = $("note-countdown");
   bar.hidden = seconds === null;
-  if (seconds !== null) bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
+  bar.getAnimations().forEach((one) => one.cancel());
+  if (seconds === null) return;
+  bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
 }
 
 function flash(action) {
