@@ -1,7 +1,8 @@
 """Hints to workers: "try to claim this attempt". Celery carries them; the database decides who works.
 
-A message holds an attempt's id and nothing else. It is acknowledged before the work begins, so a lost, doubled
-or late one does no harm: a claim takes care of doubles, and the coordinator hints again at what nobody claims.
+A message holds an attempt's id and nothing else. It is acknowledged before the work begins, so a lost,
+doubled or late one does no harm: a claim takes care of doubles, and the coordinator hints again at what
+nobody claims.
 
 The full size sends hints over Redis. The embedded size sends them through a folder: kombu's filesystem
 transport, in which a message is a file; `FolderChannel` closes two gaps in it.
@@ -18,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps, loads
 
@@ -34,7 +35,7 @@ CONNECT_S = 2.0  # a broker that does not answer holds up its caller no longer t
 FOLDER_TRANSPORT = "lockstep-folder"
 
 
-class FolderChannel(filesystem.Channel):  # type: ignore[misc]
+class FolderChannel(filesystem.Channel):
     """kombu's channel through a folder, in which messages appear whole and damaged ones stop nobody.
 
     The original writes a message under its final name, so a reader can catch it half written, and then
@@ -44,7 +45,7 @@ class FolderChannel(filesystem.Channel):  # type: ignore[misc]
     def _queue_bind(self, *_: Any) -> None:
         """Keep no table of bindings: hints go through the anonymous exchange, which needs none."""
 
-    def _put(self, queue: str, payload: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}"
         unfinished = folder / f"{name}.unfinished"
@@ -73,7 +74,7 @@ class FolderChannel(filesystem.Channel):  # type: ignore[misc]
         raise Empty
 
 
-class FolderTransport(filesystem.Transport):  # type: ignore[misc]
+class FolderTransport(filesystem.Transport):
     """kombu's filesystem transport with the channel above."""
 
     Channel = FolderChannel

@@ -21,18 +21,24 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A table of the file. Unknown keys are errors, so that a slip of the pen never passes unseen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class SegmentsConfig(Section):
     """How the agent's play is cut into the segments that people compare."""
 
     length: int = Field(25, ge=2, le=1000, description="steps in a segment")
-    collect_steps: int = Field(2048, ge=1, description="environment steps played in a round to choose from")
+    collect_steps: int = Field(8192, ge=1, description="environment steps played in a round to choose from")
+    collect_envs: int = Field(
+        16, ge=1, description="environments they are played in; fewer play longer, so late steps are seen too"
+    )
     choice: Literal["uniform", "disagreement"] = Field(
         "uniform", description="how pairs are chosen: at random, or where the reward ensemble disagrees most"
     )
     candidates: int = Field(10, ge=1, description="candidate pairs for each one chosen by disagreement")
+    fps: float | None = Field(
+        None, gt=0, le=240, description="frames a second that people see; the environment's own if absent"
+    )
 
 
 class LabelsConfig(Section):
@@ -44,10 +50,10 @@ class LabelsConfig(Section):
         1, ge=1, le=20, description="how many labelers answer the same comparison"
     )
     lease_s: float = Field(
-        120, gt=0, description="seconds a labeler keeps a comparison without a sign of life"
+        120, gt=0, le=604_800, description="seconds a labeler keeps a comparison without a sign of life"
     )
     undo_grace_s: float = Field(
-        5, ge=0, description="seconds after a person's last answer in which it can still be undone"
+        5, ge=0, le=86_400, description="seconds after a person's last answer in which it can still be undone"
     )
     instructions: str = Field(
         "Which clip is closer to what you want the agent to do?",
@@ -69,6 +75,9 @@ class RewardModelConfig(Section):
     error_rate: float = Field(
         0.1, ge=0, lt=1, description="share of answers taken to be given at random, right or wrong alike"
     )
+    pessimism: float = Field(
+        0.0, ge=0, description="how many of the ensemble's deviations are taken off its mean reward"
+    )
 
 
 class AgentConfig(Section):
@@ -81,8 +90,18 @@ class AgentConfig(Section):
     update_epochs: int = Field(10, ge=1, description="passes over a rollout in an update")
     minibatch_size: int = Field(256, ge=1, description="samples in a gradient step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    anneal: Literal["every_round", "last_round", "never"] = Field(
+        "last_round", description="when the step size falls linearly to zero"
+    )
+    restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
+    hidden: int = Field(64, ge=1, description="units in each of the two hidden layers")
+    linger: int = Field(
+        10,
+        ge=0,
+        description="steps for which the agent goes on seeing the end of an episode that ended itself",
+    )
     gamma: float = Field(0.98, gt=0, le=1, description="discount factor")
-    gae_lambda: float = Field(0.8, ge=0, le=1, description="λ of generalised advantage estimation")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
 
@@ -147,6 +166,8 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; configs/ holds the ready-made ones") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():

@@ -9,11 +9,15 @@ trainer process can neither change the state of a round nor read what it should 
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
 Metrics = dict[str, Any]
+
+
+class StageStopped(Exception):
+    """A stage was asked to stop and did: nothing it stored is official, another attempt begins anew."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,22 @@ class Artifact:
     key: str
     sha256: str
     size: int  # bytes
+
+
+class Store(Protocol):
+    """What a stage needs of a store; `shared.storage` has the real ones."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store `data` under `key`."""
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        """Return what lies under `key`; an error if its sum is not `sha256`."""
+
+
+def put_artifact(store: Store, kind: str, key: str, data: bytes) -> Artifact:
+    """Store `data` and return what the database keeps of it."""
+    store.put(key, data)
+    return Artifact(kind, key, hashlib.sha256(data).hexdigest(), len(data))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -76,9 +77,10 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
         datetime: UTCDateTime,
-        dict[str, Any]: JSON,
-        list[int]: JSON,
-        list[float]: JSON,
+        # None is stored as NULL, not as JSON's null, so that IS NULL finds it.
+        dict[str, Any]: JSON(none_as_null=True),
+        list[int]: JSON(none_as_null=True),
+        list[float]: JSON(none_as_null=True),
     }
 
 
@@ -163,7 +165,7 @@ class StoredArtifact(Base):
     kind: Mapped[str] = mapped_column(String(20))
     key: Mapped[str] = mapped_column(Text, unique=True)
     sha256: Mapped[str] = mapped_column(String(64))
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
 
 
 class Clip(Base):
@@ -271,7 +273,7 @@ class Preference(Base):
 
 
 class Event(Base):
-    """Append-only: every change of state, who made it, and why."""
+    """Append-only: every change of state, who made it, and why. The database refuses to change a row."""
 
     __tablename__ = "events"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         5, ge=1, description="failed attempts at a stage after which the round has failed"
     )
+    silence_s: float = Field(
+        600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
+    )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged")
     admin_token: SecretStr | None = Field(

@@ -6,7 +6,9 @@ set -euo pipefail
 
 one_of() { for program; do command -v "$program" >/dev/null && return; done; return 1; }
 have_postgres() { one_of initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
-have_font() { [ "$(uname)" != Linux ] || compgen -G '/usr/share/fonts/*/*' >/dev/null || compgen -G "$HOME/.local/share/fonts/*" >/dev/null; }
+have_font() {
+  [ "$(uname)" != Linux ] || [ -n "$(find /usr/share/fonts "$HOME/.local/share/fonts" -name '*.[to]tf' -print -quit 2>/dev/null)" ]
+}
 
 missing() {
   packages=()

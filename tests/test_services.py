@@ -72,17 +72,19 @@ def test_no_server_outlives_the_tests(server: str, end: signal.Signals) -> None:
 
 def start_and_end(server: str, end: signal.Signals, environment: dict[str, str]) -> list[str]:
     """Start `server` from a process of its own, send that `end`, return which of its children stay."""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", START.format(server=server)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
-    )  # fmt: skip
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == "up\n"
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    assert len(children) == 1
-    parent.send_signal(end)
-    parent.wait(30)
-    parent.stdout.close()
+    command = [sys.executable, "-c", START.format(server=server)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == "up\n"
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+            assert len(children) == 1
+            parent.send_signal(end)
+            parent.wait(30)
+        finally:
+            parent.kill()
     deadline = time.monotonic() + 10
     while (
         left := [pid for pid in children if Path(f"/proc/{pid}").exists()]

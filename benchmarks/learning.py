@@ -1,0 +1,164 @@
+"""How often CartPole is solved with a number of labels: the stages of the real system, in one process.
+
+    python -m benchmarks.learning --seeds 1-30 --labels 60 --teacher oracle
+    python -m benchmarks.learning --seeds 1-30 --labels 60 --set segments.length=10 --set agent.gamma=0.95
+
+The stages are the very functions that the workers run; database, queue, pages and pictures are left out, so
+that a run takes seconds. A run counts as solved when the final policy's mean true return is at least the
+configuration's `evaluation.solved_return` after the whole budget; no run stops early. The last line is one
+JSON object.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.agent_trainer import stages as agent_stages
+from services.reward_trainer import stages as reward_stages
+from services.teachers import KINDS, Teacher, answer
+from shared import config as configuration
+from shared.config import ExperimentConfig
+from shared.jobs import Artifact, CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob
+
+
+@dataclass
+class MemoryStore:
+    """A store that lasts as long as the run."""
+
+    data: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep `data`."""
+        self.data[key] = data
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        """Return what was kept."""
+        return self.data[key]
+
+
+def run(config: ExperimentConfig, teacher: Teacher) -> dict[str, Any]:
+    """Run all rounds of one experiment; return what came of each."""
+    store, data = MemoryStore(), config.model_dump()
+    labels: list[LabelRecord] = []
+    agent: Artifact | None = None
+    model: Artifact | None = None
+    rounds, begin, times = [], time.perf_counter(), np.zeros(3)
+    for number in range(1, config.rounds + 1):
+        about: dict[str, Any] = {"attempt_id": 1, "round_number": number, "seed": config.seed}
+        about |= {"prefix": f"{number}/", "config": data, "log_dir": None}
+        quiet = (store, lambda fraction, metrics: None, lambda: False)
+        clock = [time.perf_counter()]
+        collected = agent_stages.collect(
+            CollectJob(**about, agent=agent, reward_model=model), *quiet, encode=None
+        )
+        judgements = [clip.judgement for clip in collected.clips]
+        for comparison in collected.comparisons:
+            ranks = answer(teacher, number, judgements, *comparison.clips)
+            clips = [collected.clips[i].npz for i in comparison.clips]
+            if ranks is not None:
+                labels.append(LabelRecord(clips, ranks, comparison.held_out, teacher.kind, number))
+        clock.append(time.perf_counter())
+        trained = reward_stages.train_reward(
+            TrainRewardJob(**about, labels=labels, reward_model=model, agent=agent), *quiet
+        )
+        model = trained.reward_model
+        clock.append(time.perf_counter())
+        result = agent_stages.train_agent(
+            TrainAgentJob(**about, reward_model=model, agent=agent), *quiet, encode=None
+        )
+        agent = result.agent
+        clock.append(time.perf_counter())
+        times += np.diff(clock)
+        rounds.append(float(np.mean(result.true_returns)))
+    return {
+        "labels": len(labels),
+        "rounds": rounds,
+        "seconds": time.perf_counter() - begin,
+        "stage_seconds": times.round(2).tolist(),
+        "metrics": trained.metrics,
+    }
+
+
+def wilson(solved: int, runs: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a rate (Wilson 1927)."""
+    z, rate = 1.96, solved / runs
+    centre, spread = (
+        rate + z * z / (2 * runs),
+        z * math.sqrt(rate * (1 - rate) / runs + (z / (2 * runs)) ** 2),
+    )
+    scale = 1 + z * z / runs
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def label_split(labels: int, rounds: int) -> dict[str, int]:
+    """Share `labels` out evenly over the rounds; round 1 takes what is left over."""
+    each = labels // rounds
+    if each == 0:
+        raise SystemExit(f"--labels {labels} does not give each of {rounds} rounds one")
+    return {"comparisons_per_round": each, "comparisons_first_round": labels - each * (rounds - 1)}
+
+
+def seeds_of(text: str) -> list[int]:
+    """Read "1-30" or "4,7,9"."""
+    first, dash, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
+
+
+def value_of(text: str) -> Any:
+    """Read a value as JSON, or take it as it stands."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--config", type=Path, default=Path("configs/cartpole.toml"), help="the configuration"
+    )
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-30"), help="1-30 or 4,7,9")
+    parser.add_argument("--labels", type=int, help="labels in all, shared out over the rounds")
+    parser.add_argument("--teacher", choices=KINDS, default="oracle", help="who answers")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    args = parser.parse_args()
+    overrides = {key: value_of(value) for key, _, value in (item.partition("=") for item in args.set)}
+    if args.labels:
+        split = label_split(args.labels, overrides.get("rounds", configuration.load(args.config).rounds))
+        overrides |= {f"labels.{key}": value for key, value in split.items()}
+    results = []
+    for seed in args.seeds:
+        config = configuration.load(args.config, overrides | {"seed": seed})
+        result = run(config, Teacher(args.teacher, seed=seed))
+        results.append(result)
+        target = config.evaluation.solved_return or math.inf
+        by_round = " ".join(f"{value:5.0f}" for value in result["rounds"])
+        print(
+            f"seed {seed:5d}  labels {result['labels']:4d}  true return by round {by_round}  "
+            f"held-out accuracy {result['metrics'].get('held_out/accuracy', math.nan):.2f}  "
+            f"{result['seconds']:.1f} s {result['stage_seconds']}",
+            flush=True,
+        )
+    finals = [result["rounds"][-1] for result in results]
+    solved = sum(value >= target for value in finals)
+    low, high = wilson(solved, len(finals))
+    print(f"solved {solved}/{len(finals)}, 95 % Wilson interval {low:.2f} to {high:.2f}")
+    summary = {
+        "seeds": args.seeds,
+        "solved": solved,
+        "labels": [result["labels"] for result in results],
+        "returns": [round(value, 1) for value in finals],
+        "seconds": [round(result["seconds"], 2) for result in results],
+    }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()

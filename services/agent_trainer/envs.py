@@ -1,0 +1,153 @@
+"""Environments: how they are made, what they hide from everything that learns, and what a teacher judges by.
+
+An end that the environment decides on (a pole that falls) would give the task away: an agent that knows
+when it is cut off learns to last, whatever people prefer. So such an end is hidden. `HideTermination` reports
+it as a time limit like any other, and first lets the episode linger: the last observation stays for some
+steps, so that segments can show the end without crossing it, and a fallen pole is a place to be in, good or
+bad only by people's judgement.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+# Frames are drawn off screen; pygame needs no display and should not greet on standard output.
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+Env = gym.Env[Any, Any]
+MAX_WIDTH = 320  # pixels of a frame; larger ones are reduced by whole numbers
+
+
+class UnknownEnvironment(ValueError):
+    """No such environment, or one that this agent cannot play; the message says what would do."""
+
+
+class HideTermination(gym.Wrapper[Any, Any, Any, Any]):
+    """Never report `terminated`: hold the last observation for `linger` rewardless steps, then truncate."""
+
+    def __init__(self, env: Env, linger: int) -> None:
+        super().__init__(env)
+        self.linger = linger
+        self.left: int | None = None  # steps left to linger; None while the episode is going on
+        self.last: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Begin a new episode."""
+        self.left = None
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Play a step, or let one pass if the episode has come to its hidden end."""
+        if self.left is not None:
+            self.left -= 1
+            return self.last, 0.0, False, self.left == 0, {}
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated and self.linger > 0:
+            self.left, self.last = self.linger, observation
+            return observation, reward, False, False, info
+        return observation, reward, False, terminated or truncated, info
+
+
+def make_env(env_id: str, linger: int | None = None, render: bool = False) -> Env:
+    """Make one environment: as it is, or with its termination hidden if `linger` is given.
+
+    Raises UnknownEnvironment if Gymnasium does not know it or the agent cannot play it.
+    """
+    try:
+        env: Env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise UnknownEnvironment(
+            f"there is no environment {env_id!r} to play ({error}); CartPole-v1 is one that works"
+        ) from error
+    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
+        raise UnknownEnvironment(
+            f"{env_id} observes {env.observation_space}; the agent needs a vector of numbers"
+        )
+    if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
+        raise UnknownEnvironment(f"{env_id} acts in {env.action_space}; the agent needs Discrete actions")
+    if render and env_id.startswith("CartPole-"):  # drawn small: four times as fast
+        screen = {"screen_width": 320, "screen_height": 240}
+        vars(env.unwrapped).update(screen)
+    return env if linger is None else HideTermination(env, linger)
+
+
+def make_envs(env_id: str, count: int, linger: int | None = None) -> SyncVectorEnv:
+    """Make `count` environments that are stepped together and reset in the same step."""
+    make_env(env_id).close()  # a clear error before Gymnasium's own
+    makers = [lambda: make_env(env_id, linger)] * count
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def judgement(env_id: str, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """Return what a teacher judges by, one number for each of T steps.
+
+    observations: [T, D] what each step led to; rewards: [T] the environment's own. Teachers alone read it.
+    The environment's reward serves everywhere but in CartPole, see `judge_cartpole`.
+    """
+    return judge_cartpole(observations) if env_id.startswith("CartPole-") else rewards.astype(np.float64)
+
+
+def judge_cartpole(observations: np.ndarray) -> np.ndarray:
+    """Return the judgement [T] of CartPole states [T, 4]: position, speed, angle, angular speed.
+
+    CartPole's own reward is 1 a step, so segments of equal length would always tie. What a sensible person
+    looks at instead: a fallen pole, or a cart off the track, is the worst (−2 a step); any other step is
+    worth 1, less how far the cart is from the centre (up to 0.5), how far the pole leans (up to 0.3) and how
+    much both move (up to 0.1 each). The limits are those at which the environment ends an episode.
+    """
+    x, speed, angle, spin = np.abs(observations.astype(np.float64)).T
+    x, angle = x / 2.4, angle / np.radians(12)
+    calm = 1 - 0.5 * x - 0.3 * angle - 0.1 * np.minimum(speed / 2, 1) - 0.1 * np.minimum(spin / 2, 1)
+    return np.where((x > 1) | (angle > 1), -2.0, calm)
+
+
+def replay(
+    env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
+
+    An environment is a function of its seed and its actions, so pictures need not be drawn, nor kept, while
+    the agent plays: only the few that people will see are drawn afterwards. Episodes follow one another as
+    they do in `make_envs`.
+    """
+    env = make_env(env_id, linger, render=True)
+    env.reset(seed=seed)
+    frames: dict[int, np.ndarray] = {}
+    last, steps = max(wanted), set(wanted)
+    lingering, frame = False, None
+    for step, action in enumerate(actions[: last + 1]):
+        _, _, terminated, truncated, _ = env.step(action)
+        if step in steps:
+            if frame is None or not lingering:  # a picture that stands still is drawn once
+                frame = shrink(np.asarray(env.render()))
+            frames[step] = frame
+            lingering = isinstance(env, HideTermination) and env.left is not None
+        else:
+            frame = None
+        if terminated or truncated:
+            env.reset()
+            lingering, frame = False, None
+    env.close()
+    return frames
+
+
+def shrink(frame: np.ndarray) -> np.ndarray:
+    """Return a frame [H, W, 3] reduced by a whole number to at most MAX_WIDTH, with even sides."""
+    factor = -(-frame.shape[1] // MAX_WIDTH)
+    if factor > 1:  # the mean of two pixels of each block, on its diagonal, keeps thin lines
+        height, width = (side // factor * factor for side in frame.shape[:2])
+        a, b = frame[:height:factor, :width:factor], frame[1:height:factor, 1:width:factor]
+        frame = (a & b) + ((a ^ b) >> 1)
+    return np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])
+
+
+def frame_rate(env_id: str) -> float:
+    """Return the frames a second at which the environment's play runs at its natural speed."""
+    env = make_env(env_id)
+    env.close()
+    return float(env.metadata.get("render_fps", 30))

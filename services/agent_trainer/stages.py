@@ -1,0 +1,264 @@
+"""The agent trainer's stages: collect clips to compare, train the agent.
+
+A stage is a function of its job: every random draw comes from the experiment's seed, the round and the stage,
+never from the attempt, so an attempt that is killed and tried again gives the same clips and weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from services.agent_trainer import envs, ppo
+from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.reward_trainer import reward_model
+from shared import config as configuration
+from shared.config import ExperimentConfig
+from shared.jobs import (
+    Artifact,
+    ClipRecord,
+    CollectJob,
+    CollectResult,
+    ComparisonRecord,
+    StageStopped,
+    Store,
+    TrainAgentJob,
+    TrainAgentResult,
+    put_artifact,
+    seed_for,
+)
+
+Progress = Callable[[float, dict[str, float]], None]
+Encode = Callable[[np.ndarray, float], bytes]  # frames [T, H, W, 3] uint8, frames a second -> MP4
+CHUNK = 64  # steps played between two looks at should_stop
+VIDEO_FRAMES = 500  # at most, in a round's video
+VIDEO_FPS = 30.0  # at most; faster play is thinned out, which keeps its speed
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps start … start + length − 1 of environment `env`: a candidate to be shown."""
+
+    env: int
+    start: int
+
+
+def collect(
+    job: CollectJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
+    encode: Encode | None = encode_mp4,
+) -> CollectResult:  # fmt: skip
+    """Play the newest agent, cut its play into segments, choose comparisons, store their clips.
+
+    Raises ValueError if no segment of the wanted length fits into an episode, StageStopped if asked to stop.
+    `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
+    """
+    torch.set_num_threads(1)
+    config = configuration.parse(job.config)
+    seed = seed_for(config.seed, job.round_number, "collecting")
+    agent = load_agent(config, store, job.agent)
+    player = ppo.Player(
+        envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length), seed
+    )
+    steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
+    chunks: list[ppo.Rollout] = []
+    for done in range(0, steps, CHUNK):
+        stop_if(should_stop)
+        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done)))
+        on_progress(0.5 * (done + 1) / steps, {})
+    play = ppo.Rollout(
+        *(torch.cat(columns) for columns in zip(*(vars(c).values() for c in chunks), strict=True))
+    )
+
+    draw = torch.Generator().manual_seed(seed)
+    model = reward_model.load(read(store, job.reward_model)) if job.reward_model else None
+    pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
+    segments = [segment for pair in pairs for segment in pair]
+    frames = film(config, seed, play, segments) if encode else {}
+    fps = config.segments.fps or envs.frame_rate(config.env_id)
+    clips: list[ClipRecord] = []
+    for number, segment in enumerate(segments):
+        stop_if(should_stop)
+        part = slice(segment.start, segment.start + config.segments.length)
+        after = play.next_observations[part, segment.env].numpy()  # [T, D]
+        observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
+        npz = pack_npz(observations, play.actions[part, segment.env].numpy())
+        judged = envs.judgement(config.env_id, after, play.env_rewards[part, segment.env].numpy())
+        mp4 = (
+            encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
+            if encode
+            else b""
+        )
+        key = f"{job.prefix}clips/{number:04d}"
+        clips.append(
+            ClipRecord(
+                npz=put_artifact(store, "clip_npz", key + ".npz", npz),
+                mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
+                steps=config.segments.length,
+                fps=fps,
+                judgement=judged.tolist(),
+            )
+        )
+        on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
+    held_out = torch.rand(len(pairs), generator=draw) < config.reward_model.held_out
+    comparisons = [ComparisonRecord([2 * i, 2 * i + 1], out) for i, out in enumerate(held_out.tolist())]
+    return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
+
+
+def choose(
+    play: ppo.Rollout, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
+    draw: torch.Generator,
+) -> list[tuple[Segment, Segment]]:  # fmt: skip
+    """Choose `count` pairs of segments: at random, or where the ensemble's members disagree most."""
+    length, ended = config.segments.length, play.ended.long()  # [T, N]
+    ends_before = torch.cat([torch.zeros_like(ended[:1]), ended.cumsum(0)])  # [T + 1, N]: ends before step t
+    whole = ends_before[length - 1 : -1] == ends_before[:-length]  # no end before the segment's last step
+    starts = whole.nonzero()  # [n, 2]: step, environment
+    if len(starts) < 2:
+        raise ValueError(
+            f"no episode has two segments of {length} steps; set segments.length lower, "
+            "or segments.collect_steps higher"
+        )
+    wanted = count * (config.segments.candidates if model and config.segments.choice == "disagreement" else 1)
+    rows: list[Tensor] = []  # random orders of the segments, as many as it takes, so that few are drawn twice
+    while sum(len(row) // 2 for row in rows) < wanted:
+        rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // 2 * 2])
+    pairs = torch.cat(rows)[: 2 * wanted].view(wanted, 2)
+    if model and config.segments.choice == "disagreement":
+        steps = starts[pairs][..., 0, None] + torch.arange(length)  # [wanted, 2, L]
+        observations = play.next_observations[steps, starts[pairs][..., 1, None]]  # [wanted, 2, L, D]
+        with torch.no_grad():
+            sums = model(observations).sum(-1)  # [M, wanted, 2]
+        preferred = (sums[..., 0] - sums[..., 1]).sigmoid()
+        pairs = pairs[preferred.std(0, correction=0).argsort(descending=True, stable=True)[:count]]
+    chosen = [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in pair] for pair in pairs]
+    return [(first, second) for first, second in chosen]
+
+
+def film(
+    config: ExperimentConfig, seed: int, play: ppo.Rollout, segments: list[Segment]
+) -> dict[tuple[int, int], np.ndarray]:
+    """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
+    frames: dict[tuple[int, int], np.ndarray] = {}
+    for env in sorted({segment.env for segment in segments}):
+        steps = {s.start + t for s in segments if s.env == env for t in range(config.segments.length)}
+        # Environment i of a vector environment is seeded with seed + i.
+        actions = play.actions[:, env].tolist()
+        shown = envs.replay(config.env_id, config.segments.length, seed + env, actions, sorted(steps))
+        frames |= {(env, step): frame for step, frame in shown.items()}
+    return frames
+
+
+def train_agent(
+    job: TrainAgentJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
+    encode: Encode | None = encode_mp4,
+) -> TrainAgentResult:  # fmt: skip
+    """Go on training the agent, on the reward model's predictions alone; evaluate and film it.
+
+    Raises StageStopped if asked to stop. `encode=None` leaves the film out.
+    """
+    torch.set_num_threads(1)
+    config = configuration.parse(job.config)
+    seed = seed_for(config.seed, job.round_number, "training_agent")
+    agent = load_agent(config, store, None if config.agent.restart else job.agent)
+    model = reward_model.load(read(store, job.reward_model))
+    last = job.round_number == config.rounds
+    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
+    if last and config.agent.final_steps:
+        settings["total_steps"] = config.agent.final_steps
+    anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
+    args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
+    played = (job.round_number - 1) * config.agent.total_steps
+    vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger)
+    metrics = ppo.train(
+        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played
+    )
+    stop_if(should_stop)
+    true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
+    metrics |= {
+        "charts/true_return": float(np.mean(true_returns)),
+        "charts/predicted_return": float(np.mean(predicted_returns)),
+    }
+    if job.log_dir:
+        writer = SummaryWriter(job.log_dir)
+        for name in ("charts/true_return", "charts/predicted_return"):
+            writer.add_scalar(name, metrics[name], played + args.total_steps)
+        writer.close()
+    on_progress(0.95, metrics)
+    video = video_of_episode(config, seed, actions, encode) if encode else b""
+    return TrainAgentResult(
+        agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", ppo.save(agent)),
+        video=put_artifact(store, "video", job.prefix + "video.mp4", video),
+        true_returns=true_returns,
+        metrics=metrics,
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    agent: ppo.Agent, model: reward_model.RewardModel, config: ExperimentConfig, seed: int,
+    should_stop: Callable[[], bool],
+) -> tuple[list[float], list[float], list[int]]:  # fmt: skip
+    """Play whole episodes of the environment as it is, each with its own seed, with the likeliest actions.
+
+    Returns the true return of each episode, the return that the reward model predicts for it, and the actions
+    of the first.
+    """
+    true_returns, predicted_returns, first_actions = [], [], []
+    for begin in range(0, config.evaluation.episodes, 64):
+        count = min(64, config.evaluation.episodes - begin)
+        playing = [envs.make_env(config.env_id) for _ in range(count)]
+        current = np.stack([env.reset(seed=seed + begin + i)[0] for i, env in enumerate(playing)])
+        returns, predicted, alive = np.zeros(count), np.zeros(count), np.arange(count)
+        while len(alive):
+            stop_if(should_stop)
+            before = torch.from_numpy(current[alive]).float()
+            actions = agent.log_policy(before).argmax(-1)
+            if begin == 0 and alive[0] == 0:
+                first_actions.append(int(actions[0]))
+            ended = np.zeros(len(alive), bool)
+            for row, (i, action) in enumerate(zip(alive, actions.tolist(), strict=True)):
+                current[i], reward, terminated, truncated, _ = playing[i].step(action)
+                returns[i] += float(reward)
+                ended[row] = terminated or truncated
+            after = torch.from_numpy(current[alive]).float()
+            predicted[alive] += model.reward(before, actions, after).numpy()
+            alive = alive[~ended]
+        true_returns += returns.tolist()
+        predicted_returns += predicted.tolist()
+        for env in playing:
+            env.close()
+    return true_returns, predicted_returns, first_actions
+
+
+def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], encode: Encode) -> bytes:
+    """Film the first evaluation episode at its own speed, thinned out to VIDEO_FPS, up to VIDEO_FRAMES."""
+    fps = envs.frame_rate(config.env_id)
+    every = int(-(-fps // VIDEO_FPS))
+    wanted = range(0, len(actions), every)[:VIDEO_FRAMES]
+    frames = envs.replay(config.env_id, None, seed, actions, wanted)
+    return encode(np.stack([frames[step] for step in wanted]), fps / every)
+
+
+def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None) -> ppo.Agent:
+    """Return the agent of the round before, or a fresh one."""
+    if artifact:
+        return ppo.load(read(store, artifact))
+    env = envs.make_env(config.env_id)
+    seed = seed_for(config.seed, "agent")
+    size, actions = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index, attr-defined]
+    env.close()
+    return ppo.Agent(size, actions, config.agent.hidden, seed)
+
+
+def read(store: Store, artifact: Artifact) -> bytes:
+    """Return what an artifact holds, its sum checked."""
+    return store.get(artifact.key, artifact.sha256)
+
+
+def stop_if(should_stop: Callable[[], bool]) -> None:
+    """Leave the stage if that is asked for."""
+    if should_stop():
+        raise StageStopped

@@ -1,0 +1,233 @@
+"""A reward model from preferences in one file: an ensemble, its likelihood, its training.
+
+    python -m services.reward_trainer.reward_model      # learns a hidden taste from 60 made-up preferences
+
+A member gives every step a reward r(s′) from the step's next observation; a clip is worth its sum. How
+probable an ordering of K clips is follows Plackett and Luce; for K = 2 this is the Bradley-Terry model, the
+logistic function of the difference of the two sums. Equations and sources: docs/reward_model.md.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Args:
+    """Settings; `--help` prints these lines."""
+
+    seed: int = 1
+    """the seed of every random draw"""
+    members: int = 3
+    """networks in the ensemble"""
+    hidden: int = 32
+    """units in each of the two hidden layers"""
+    learning_rate: float = 3e-3
+    """AdamW's step size"""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay"""
+    epochs: int = 80
+    """passes over the label set"""
+    held_out: float = 0.1
+    """fraction of comparisons kept out of training, at random"""
+    error_rate: float = 0.1
+    """share of answers taken to be given at random, right or wrong alike"""
+    pessimism: float = 0.0
+    """how many of the ensemble's deviations are taken off its mean reward"""
+
+
+@dataclass
+class Preferences:
+    """B comparisons of K clips of T steps each."""
+
+    observations: Tensor  # [B, K, T, D] float32: what each step led to
+    ranks: Tensor  # [B, K] int64: 0 is the best, equal ranks are ties
+    held_out: Tensor  # [B] bool
+
+
+class RewardModel(nn.Module):
+    """M members of two hidden tanh layers, computed together, and the statistics that normalise them."""
+
+    def __init__(self, observation_size: int, args: Args) -> None:
+        super().__init__()
+        self.sizes = {"observation_size": observation_size}
+        self.args, draw = args, torch.Generator().manual_seed(args.seed)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        sizes = (observation_size, args.hidden, args.hidden, 1)
+        for inputs, units in pairwise(sizes):
+            bound = inputs**-0.5
+            weight = torch.empty(args.members, inputs, units).uniform_(-bound, bound, generator=draw)
+            self.weights.append(nn.Parameter(weight))  # [M, inputs, units]
+            self.biases.append(nn.Parameter(torch.zeros(args.members, 1, units)))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(observation_size))  # of observations
+        self.register_buffer("deviation", torch.ones(observation_size))
+        self.register_buffer("shift", torch.zeros(args.members, 1))  # of each member's predictions
+        self.register_buffer("scale", torch.ones(args.members, 1))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return each member's prediction [M, ...], as it was learned, for observations [..., D]."""
+        x = ((observations - self.mean) / self.deviation).clamp(-10, 10).flatten(0, -2)  # [n, D]
+        x = x.expand(self.args.members, -1, -1)  # [M, n, D]
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x if layer == 0 else x.tanh(), weight)
+        return x.view(-1, *observations.shape[:-1])
+
+    @torch.no_grad()
+    def members(self, observations: Tensor) -> Tensor:
+        """Return each member's normalised reward [M, ...]: mean 0, deviation 1 over the clips seen so far."""
+        raw: Tensor = self(observations).flatten(1)
+        return ((raw - self.shift) / self.scale).view(-1, *observations.shape[:-1])
+
+    def reward(self, observations: Tensor, actions: Tensor, next_observations: Tensor) -> Tensor:
+        """Return the reward [B] of each step: the members' mean, less `pessimism` of their deviations."""
+        members = self.members(next_observations)
+        return members.mean(0) - self.args.pessimism * members.std(0, correction=0)
+
+
+def orderings(k: int) -> Tensor:
+    """Return every ordering of k clips, best first: [k!, k] int64."""
+    return torch.tensor(list(permutations(range(k))))
+
+
+def log_probabilities(sums: Tensor, error_rate: float) -> Tensor:
+    """Return the log-probability [..., K!] of each ordering of clips with summed rewards [..., K].
+
+    Plackett-Luce: the best is drawn by a softmax over all clips, the next over those left, and so on. A share
+    `error_rate` of the answers is taken to be drawn from all orderings alike (Christiano et al. 2017, 2.2.3).
+    """
+    ordered = sums[..., orderings(sums.shape[-1])]  # [..., K!, K]
+    left = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log Σ exp over the clips not yet drawn
+    log_chosen = (ordered - left).sum(-1)
+    if error_rate == 0:
+        return log_chosen
+    blind = torch.full_like(log_chosen, math.log(error_rate / log_chosen.shape[-1]))
+    return torch.logaddexp(log_chosen + math.log1p(-error_rate), blind)
+
+
+def targets(ranks: Tensor) -> Tensor:
+    """Return weights [B, K!] of the orderings that agree with ranks [B, K]: both of a tie count half."""
+    ordered = ranks[:, orderings(ranks.shape[-1])]  # [B, K!, K]
+    agrees = (ordered.diff(dim=-1) >= 0).all(-1).float()
+    return agrees / agrees.sum(-1, keepdim=True)
+
+
+def loss(sums: Tensor, ranks: Tensor, error_rate: float) -> Tensor:
+    """Return the cross-entropy [..., B] of ranks [B, K], given summed rewards [..., B, K]."""
+    return -(targets(ranks) * log_probabilities(sums, error_rate)).sum(-1)
+
+
+def train(
+    model: RewardModel, data: Preferences,
+    on_progress: Callable[[float, dict[str, float]], None] = lambda fraction, metrics: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:  # fmt: skip
+    """Train `model` in place on what is not held out, or until `should_stop()`; return the metrics.
+
+    Each member has its own bootstrap sample: how often it drew each comparison weighs that comparison's loss.
+    Both normalisations are computed here, over all clips given, so they hold from the first round on.
+    """
+    args, kept = model.args, ~data.held_out
+    observations, ranks = data.observations[kept], data.ranks[kept]  # [B, K, T, D], [B, K]
+    if not len(ranks):
+        raise ValueError("there is no preference to train on; all are held out")
+    everything = data.observations.flatten(0, -2)
+    model.mean, deviation = everything.mean(0), everything.std(0, correction=0)
+    model.deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+    draw = torch.Generator().manual_seed(args.seed)
+    drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
+    times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+    for epoch in range(args.epochs):
+        if should_stop():
+            break
+        entropy = loss(model(observations).sum(-1), ranks, args.error_rate)  # [M, B]
+        objective = (entropy * times).mean(1).sum()  # a sum over members: each learns as if it were alone
+        optimizer.zero_grad()
+        objective.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if epoch % 10 == 9:
+            on_progress((epoch + 1) / args.epochs, {"losses/reward_loss": objective.item() / args.members})
+    with torch.no_grad():
+        raw = model(everything)  # [M, n]
+        model.shift, model.scale = raw.mean(1, keepdim=True), raw.std(1, keepdim=True).clamp(min=1e-6)
+    metrics = {f"train/{name}": value for name, value in evaluate(model, observations, ranks).items()}
+    if data.held_out.any():
+        held_out = evaluate(model, data.observations[~kept], data.ranks[~kept])
+        metrics |= {f"held_out/{name}": value for name, value in held_out.items()}
+    return metrics
+
+
+@torch.no_grad()
+def evaluate(model: RewardModel, observations: Tensor, ranks: Tensor) -> dict[str, float]:
+    """Compare the ensemble with the preferences ranks [B, K] over clips [B, K, T, D].
+
+    `accuracy`: share of the ordered pairs of clips put in the same order. `loss`: the mean cross-entropy.
+    `calibration`: expected calibration error in five bins: how far the probability that one clip of a pair is
+    preferred lies, on average, from how often clips that were given such a probability were preferred.
+    """
+    members = model(observations).sum(-1)  # [M, B, K]
+    metrics = {"loss": loss(members, ranks, model.args.error_rate).mean().item(), "labels": float(len(ranks))}
+    wins = members[..., :, None] - members[..., None, :]  # [M, B, K, K]: how far clip i is ahead of clip j
+    probable = wins.sigmoid().mean(0) * (1 - model.args.error_rate) + model.args.error_rate / 2
+    ordered = ranks[..., :, None] < ranks[..., None, :]  # [B, K, K]: i was preferred to j
+    if ordered.any():
+        right = probable[ordered]  # [n]: what each preferred clip was given
+        metrics["accuracy"] = ((right > 0.5).float() + 0.5 * (right == 0.5).float()).mean().item()
+        given = torch.cat([right, 1 - right])  # both views of each pair, so that all of [0, 1] is covered
+        outcome = torch.cat([torch.ones_like(right), torch.zeros_like(right)])
+        bins = (given * 5).long().clamp(max=4)
+        gaps = torch.zeros(5).scatter_add_(0, bins, given - outcome)
+        metrics["calibration"] = (gaps.abs().sum() / len(given)).item()
+    return metrics
+
+
+def save(model: RewardModel) -> bytes:
+    """Return the model as safetensors, its settings in the metadata."""
+    about = json.dumps({"args": vars(model.args), **model.sizes})
+    return safetensors.torch.save(model.state_dict(), {"reward_model": about})
+
+
+def load(data: bytes) -> RewardModel:
+    """Return the model that `save` wrote; a ValueError if `data` is something else."""
+    try:
+        tensors = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        about = json.loads(header["__metadata__"]["reward_model"])
+        model = RewardModel(about["observation_size"], Args(**about["args"]))
+        model.load_state_dict(tensors)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"this is not a reward model that reward_model.save wrote: {error}") from error
+    return model
+
+
+def main(args: Args) -> None:
+    """Learn a hidden taste, clips near (1, 0) in a plane, from 60 made-up preferences, one in ten wrong."""
+    draw = torch.Generator().manual_seed(args.seed)
+    start, steps = torch.randn(60, 2, 1, 2, generator=draw), torch.randn(60, 2, 25, 2, generator=draw)
+    clips = start + 0.2 * steps.cumsum(2)  # random walks [60, 2, 25, 2]
+    taste = -(clips - torch.tensor([1.0, 0.0])).square().sum(-1).sum(-1)  # [60, 2]
+    wrong, held_out = torch.rand(2, 60, generator=draw)
+    ranks = (taste.argsort(descending=True) + (wrong < 0.1)[:, None]) % 2
+    model = RewardModel(2, args)
+    for name, value in train(model, Preferences(clips, ranks, held_out < args.held_out)).items():
+        print(f"{name:24} {value:8.3f}")
+    points = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0], [1.0, 2.0]])
+    for point, reward in zip(points.tolist(), model.reward(points, points, points).tolist(), strict=True):
+        print(f"reward at {point!s:15} {reward:8.3f}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Args))
