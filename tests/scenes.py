@@ -64,7 +64,7 @@ def cart_pole(seed: int, steps: int = STEPS) -> np.ndarray:
     environment = gymnasium.make("CartPole-v1", render_mode="rgb_array").unwrapped
     environment.reset(seed=seed)
     draw, frames = np.random.default_rng(seed), []
-    state = environment.state = draw.normal(scale=(0.7, 0.4, 0.06, 0.3))
+    state = environment.state = draw.normal(scale=(0.7, 0.5, 0.1, 0.5))
     skill, fallen = draw.uniform(0.2, 1.0), False
     for _ in range(steps):
         if not fallen:  # the last picture stands for what comes after a fall

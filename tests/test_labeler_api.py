@@ -304,8 +304,14 @@ def test_admin_and_teacher_endpoints_know_their_own(served: Served) -> None:
     assert reason(served.admin.get(f"/api/teacher/comparisons/{held}"), 401) == "no_teacher"
     view = served.ann.get(f"/api/teacher/comparisons/{held}", headers=served.teacher_header).json()
     assert [clip["judgement"] for clip in view["clips"]] == [[scenes.SECRET_JUDGEMENT] * scenes.STEPS] * 2
-    unknown = served.ann.get("/api/teacher/comparisons/999", headers=served.teacher_header)
-    assert reason(unknown, 404) == "unknown"
+    whole_round = "/api/teacher/experiments/shapes/rounds/1"
+    assert reason(served.ann.get(whole_round), 401) == "no_teacher"
+    clips = served.ann.get(whole_round, headers=served.teacher_header).json()["clips"]
+    assert len(clips) == 12
+    assert {clip["id"] for clip in view["clips"]} <= {clip["id"] for clip in clips}
+    for path in ("comparisons/999", "experiments/shapes/rounds/9", "experiments/none/rounds/1"):
+        unknown = served.ann.get(f"/api/teacher/{path}", headers=served.teacher_header)
+        assert reason(unknown, 404) == "unknown"
 
 
 def test_foreign_hosts_and_other_sites_are_refused(served: Served) -> None:
