@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         live=live,
     )
     app.add_middleware(security.shield, settings=settings)
-    problems.install(app)
+    problems.install(app, pages.error_page)
     for router in (
         health,
         labelers.router,

@@ -149,15 +149,17 @@ def _experiment_page(request: Request, service: Context, name: str, template: st
         experiment = get_experiment(session, name)
         status = public_status(session, experiment, service.settings.lease_s)
     return _page(
-        request, template, name=name, instructions=status.instructions, env_id=experiment.config["env_id"]
+        request,
+        template,
+        name=name,
+        env_id=experiment.config["env_id"],
+        instructions=status.instructions,
+        lease_s=experiment.config["labels"]["lease_s"],
     )
 
 
-def wants_page(request: Request) -> bool:
-    """Return whether a browser asks for a page, and not a program for an answer."""
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api")
-
-
-def error_page(request: Request, status: int, detail: str) -> Response:
-    """Return an error as a page."""
+def error_page(request: Request, status: int, detail: str) -> Response | None:
+    """Return an error as a page, if a browser asked for one; None for a program."""
+    if "text/html" not in request.headers.get("accept", "") or request.url.path.startswith("/api"):
+        return None
     return templates.TemplateResponse(request, "error.html", {"status": status, "detail": detail}, status)

@@ -1,9 +1,10 @@
 """Errors as problem documents (RFC 9457): what went wrong, and a short `reason` for programs."""
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -40,12 +41,13 @@ def document(status: int, reason: str, detail: str, headers: dict[str, str] | No
     return JSONResponse(body, status, headers, "application/problem+json")
 
 
-def install(app: FastAPI) -> None:
-    """Turn every exception an endpoint can raise into a problem document."""
+def install(app: FastAPI, as_page: Callable[[Request, int, str], Response | None]) -> None:
+    """Turn every exception an endpoint can raise into a problem document, or for a browser into a page."""
 
     @app.exception_handler(Problem)
-    def on_problem(_: Request, error: Problem) -> JSONResponse:
-        return document(error.status, error.reason, error.detail, error.headers)
+    def on_problem(request: Request, error: Problem) -> Response:
+        page = as_page(request, error.status, error.detail)
+        return page or document(error.status, error.reason, error.detail, error.headers)
 
     @app.exception_handler(LabelError)
     def on_label_error(_: Request, error: LabelError) -> JSONResponse:
@@ -60,14 +62,16 @@ def install(app: FastAPI) -> None:
         return document(422, "bad_config", str(error))
 
     @app.exception_handler(RequestValidationError)
-    def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def on_invalid(request: Request, error: RequestValidationError) -> Response:
         wrong = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
-        return document(422, "malformed", "; ".join(wrong))
+        page = as_page(request, 404, "There is no such page.")
+        return page or document(422, "malformed", "; ".join(wrong))
 
     @app.exception_handler(HTTPException)
-    def on_http(_: Request, error: HTTPException) -> JSONResponse:
+    def on_http(request: Request, error: HTTPException) -> Response:
         reason = HTTPStatus(error.status_code).name.lower()
-        return document(error.status_code, reason, str(error.detail), dict(error.headers or {}))
+        page = as_page(request, error.status_code, str(error.detail))
+        return page or document(error.status_code, reason, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(StoreError)
     def on_store_error(_: Request, error: StoreError) -> JSONResponse:
