@@ -156,7 +156,9 @@ function onStatus(news) {
 
 function onDone(item, answer) {
   settledAt.set(item.comparison, performance.now());
-  if (item.kind === "answer" && answer.wanted) Object.assign(status, { given: answer.given, wanted: answer.wanted });
+  if (item.kind === "answer") Object.assign(status, { given: answer.given, wanted: answer.wanted });
+  // An answer undone at once may never have been news: ask.
+  if (item.kind === "undo") call("GET", `/api/experiments/${experiment}`).then(onStatus, () => {});
   render();
   refill();
 }
@@ -265,12 +267,12 @@ function render() {
 
 function drawHead() {
   const inBatch = status.round_state === "labeling";
-  const given = Math.min(status.wanted, status.given + outbox.items.filter((one) => one.kind === "answer").length);
+  const given = status.given + outbox.count("answer") - outbox.count("undo"); // as it will be in a moment
   $("round").textContent = `Round ${status.round} of ${status.of}`;
   $("batch").hidden = !inBatch;
   $("batch").max = status.wanted || 1;
   $("batch").value = given;
-  $("count").textContent = inBatch ? `${given} of ${status.wanted}` : "";
+  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
   $("mine").textContent = `You: ${me.labels}`;
   $("undo").disabled = !history.length;
   $("pause-word").textContent = playing ? "Pause" : "Play";
