@@ -26,7 +26,7 @@ def gaps(database: Database) -> list[tuple[str, int, float]]:
         won = select(Attempt, Round.number).join(Round).where(Attempt.state == AttemptState.SUCCEEDED)
         last_label = select(Round.number, func.max(Preference.answered_at)).select_from(Preference)
         last_label = last_label.join(Comparison).join(Round).group_by(Round.number)
-        labeled = dict(session.execute(last_label).tuples().all())
+        labeled = {row[0]: row[1] for row in session.execute(last_label)}
         previous: Attempt | None = None
         for attempt, number in session.execute(won.order_by(Attempt.id)):
             if attempt.stage == RoundState.TRAINING_REWARD:

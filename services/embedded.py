@@ -30,6 +30,8 @@ PARTS = {
     "reward_trainer": "services.reward_trainer.worker",
 }
 STOP_S = 20.0  # a part that was asked to stop is ended by force after this
+# The first stage needs neither of these; on two cores they would slow down those that it needs.
+LATER_S = {"coordinator": 1.0, "reward_trainer": 2.0}
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a part is started again, longer each time
 HEALTHY_S = 60.0  # a part that lived this long begins again with the shortest wait
 
@@ -75,7 +77,7 @@ class System:
             if part.process is None:
                 if part.restart_at is not None and moment >= part.restart_at:
                     _start(self.settings, part)
-                    said.append(f"{part.name} was started again")
+                    said += [f"{part.name} was started again"] if part.deaths else []
             elif (status := part.process.poll()) is not None:
                 if part.process.stdin:
                     part.process.stdin.close()
@@ -118,8 +120,9 @@ def running(settings: Settings) -> Iterator[System]:
         try:
             for name, module in PARTS.items():
                 part = Part(name, module, settings.data_dir / "logs" / f"{name}.log")
+                part.restart_at = time.monotonic() + LATER_S.get(name, 0.0)
                 system.parts.append(part)
-                _start(settings, part)
+            system.look_after()
             yield system
         finally:
             system.stop()

@@ -188,6 +188,7 @@ def test_a_part_that_dies_is_started_again(tmp_path: Path) -> None:
 
     with run_system(load_settings(data_dir=tmp_path, port=0)) as system:
         part = next(one for one in system.parts if one.name == "coordinator")
+        until(lambda: system.look_after() == [] and part.process)
         assert part.process
         first = part.process.pid
         os.kill(first, signal.SIGKILL)

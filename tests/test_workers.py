@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -144,12 +145,11 @@ def one(tmp_path: Path, database_url: str) -> Iterator[System]:
 def worker_of(one: System, module: str = "tests.odd_trainer", **more: object) -> Iterator[Worker]:
     settings = one.settings.model_copy(update=more)
     trainer = TrainerProcess(module, settings)
-    worker = Worker("agent_trainer", module, settings, one.database, one.broker, trainer=trainer)
+    worker = Worker("agent_trainer", settings, one.database, one.broker, trainer)
     worker.identity = {"host": "here", "pid": os.getpid()}
     try:
         yield worker
     finally:
-        assert worker.trainer
         worker.trainer.end()
 
 
@@ -195,7 +195,6 @@ def test_a_pause_gives_the_attempt_back_and_resuming_goes_on(one: System) -> Non
         with one.database.write() as session:
             hints = rounds.resume(session, experiment_id, "a test")
         assert hints == [Hint(second.id, "agent_trainer")]
-        assert worker.trainer
         assert worker.trainer.alive
         work(worker, second.id)
     assert newest_round(one.database, experiment_id).state == "labeling"
@@ -224,10 +223,35 @@ def test_a_lost_lease_stops_the_work_and_writes_nothing(one: System) -> None:
         with one.database.read() as session:
             assert session.scalars(select(Event.event).order_by(Event.id.desc())).first() == "offered"
             assert session.scalars(select(Clip)).all() == []
-        assert before
         assert not before.alive
     states = [attempt.state for attempt in attempts(one.database, experiment_id)]
     assert states == [AttemptState.EXPIRED, AttemptState.OFFERED]
+
+
+def test_training_goes_on_while_the_database_is_away(
+    tmp_path: Path, postgres_url: str, postgres_template: str
+) -> None:
+    """Away in the middle, and away at the end: the result is written when the database is back."""
+    from .conftest import fresh_postgres
+
+    with fresh_postgres(postgres_url, postgres_template) as url, ExitStack() as stack:
+        one = stack.enter_context(system(tmp_path / "direct", url))
+        port = int(url.rpartition("/")[0].rpartition(":")[2])
+        own_port, cut = stack.enter_context(parts.cable(port))
+        far = stack.enter_context(system(tmp_path / "far", url.replace(f":{port}/", f":{own_port}/")))
+        experiment_id, hints = parts.create(one.database, odd("slow:30"))
+        with worker_of(far) as worker, working(worker, hints[0].attempt_id):
+            until(progressing(one, experiment_id))
+            cut.set()
+            time.sleep(0.7)
+            cut.clear()
+            seen = attempts(one.database, experiment_id)[-1].progress
+            until(lambda: attempts(one.database, experiment_id)[-1].progress > seen)
+            cut.set()  # until after the stage's end
+            time.sleep(2.0)
+            assert attempts(one.database, experiment_id)[-1].state == AttemptState.RUNNING
+            cut.clear()
+        assert [attempt.state for attempt in attempts(one.database, experiment_id)] == ["succeeded"]
 
 
 def test_a_hanging_trainer_is_ended_and_said_so(one: System) -> None:
