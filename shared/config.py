@@ -21,7 +21,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A table of the file. Unknown keys are errors, so that a slip of the pen never passes unseen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class SegmentsConfig(Section):
@@ -56,10 +56,10 @@ class LabelsConfig(Section):
         1, ge=1, le=20, description="how many labelers answer the same comparison"
     )
     lease_s: float = Field(
-        120, gt=0, description="seconds a labeler keeps a comparison without a sign of life"
+        120, gt=0, le=604_800, description="seconds a labeler keeps a comparison without a sign of life"
     )
     undo_grace_s: float = Field(
-        5, ge=0, description="seconds after a person's last answer in which it can still be undone"
+        5, ge=0, le=86_400, description="seconds after a person's last answer in which it can still be undone"
     )
     instructions: str = Field(
         "Which clip is closer to what you want the agent to do?",
@@ -162,7 +162,7 @@ def parse(data: dict[str, Any], source: str = "the configuration") -> Experiment
         lines = [f"{source} cannot be used:"]
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "the whole file"
-            lines.append(f"  {key}: {_explain(item['type'], item['msg'], key)}")
+            lines.append(f"  {key}: {_explain(item['type'], item['msg'], item['loc'])}")
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -172,6 +172,8 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration {path}; configs/ holds the ready-made ones") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
@@ -185,20 +187,20 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
     return parse(data, str(path))
 
 
-def _explain(kind: str, message: str, key: str) -> str:
+def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:
     if kind != "extra_forbidden":
         return message
-    leaf, fields = key.rpartition(".")[2], _fields_beside(key)
-    close = get_close_matches(leaf, fields, n=1)
+    fields = _fields_beside(path)
+    close = get_close_matches(str(path[-1]), fields, n=1)
     return "there is no such key" + (
         f"; did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}"
     )
 
 
-def _fields_beside(key: str) -> list[str]:
+def _fields_beside(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = ExperimentConfig
-    for part in key.split(".")[:-1]:
-        annotation = model.model_fields[part].annotation
+    for part in path[:-1]:
+        annotation = model.model_fields[str(part)].annotation
         assert isinstance(annotation, type)
         model = annotation
     return list(model.model_fields)

@@ -5,6 +5,8 @@ all. SQLite takes its single write lock at the start of the block, so what a blo
 commits; on Postgres the functions in `rounds.py` and `labels.py` lock the rows they decide on.
 """
 
+import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +33,13 @@ class Database:
             path = make_url(url).database
             if path:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+            options: dict[str, Any] = {"connect_args": {"timeout": 30, "check_same_thread": False}}
+            self.engine = create_engine(url, json_serializer=to_json, **options)
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+            options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            self.engine = create_engine(url, json_serializer=to_json, **options)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -69,8 +73,21 @@ def migrate(url: str, revision: str = "head") -> None:
     Database(url).close()  # makes the folder of a SQLite file
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["url"] = url
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))  # Alembic gives % a meaning
     alembic.command.upgrade(config, revision)
+
+
+def to_json(value: Any) -> str:
+    """Write a JSON column. NaN and the infinities, which JSON and Postgres do not know, become null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

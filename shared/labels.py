@@ -58,21 +58,14 @@ def claim(session: Session, experiment: Experiment, labeler: Labeler, count: int
     if round_ is None or experiment.state != ExperimentState.RUNNING:
         return []
     config = ExperimentConfig.model_validate(experiment.config)
+    held = select(Lease).join(Comparison).where(Lease.labeler_id == labeler.id, Lease.state == HELD)
+    held = held.where(Comparison.round_id == round_.id).order_by(Comparison.number)
+    # Locked before we look at the clock, or what is renewed here might just have been given to somebody else.
+    session.scalars(held.with_for_update(key_share=True, of=Comparison)).all()
     moment = now(session)
     until = moment + timedelta(seconds=config.labels.lease_s)
-    mine = list(
-        session.scalars(
-            select(Lease)
-            .join(Comparison)
-            .where(
-                Lease.labeler_id == labeler.id,
-                Lease.state == HELD,
-                Lease.expires_at > moment,
-                Comparison.round_id == round_.id,
-            )
-            .order_by(Comparison.number)
-        )
-    )[:count]
+    fresh = held.where(Lease.expires_at > moment).limit(count).execution_options(populate_existing=True)
+    mine = list(session.scalars(fresh))
     for lease in mine:
         lease.expires_at = until
     if len(mine) < count:
@@ -108,6 +101,7 @@ def answer(
     The client makes `preference_id`; the same id with the same answer again changes nothing, so resending is
     harmless. LabelError if the comparison is not the labeler's, was answered, or is frozen.
     """
+    _locked(session, comparison_id)  # before we look: the same answer may be on its way twice at once
     existing = session.get(Preference, preference_id)
     if existing is not None:
         return _same_answer(existing, comparison_id, labeler, shown_ranks)
@@ -169,8 +163,8 @@ def label_set(session: Session, round_: Round) -> list[LabelRecord]:
     Answers that say the clips cannot be compared are stored but not trained on, so they are left out.
     """
     rows = [row for row in _standing(session, round_) if row[0].ranks is not None]
-    wanted = {clip_id for _, comparison, _, _ in rows for clip_id in comparison.clip_ids}
-    clips = {clip.id: clip for clip in session.scalars(select(Clip).where(Clip.id.in_(wanted)))}
+    of_experiment = select(Clip).join(Round).where(Round.experiment_id == round_.experiment_id)
+    clips = {clip.id: clip for clip in session.scalars(of_experiment.where(Round.number <= round_.number))}
     return [
         LabelRecord(
             clips=[npz_artifact(clips[clip_id]) for clip_id in comparison.clip_ids],
@@ -214,7 +208,7 @@ def _open_comparisons(
     settled = select(Lease.comparison_id).where(Lease.labeler_id == labeler.id)
     taken = settled.where((Lease.state == ANSWERED) | ((Lease.state == HELD) & (Lease.expires_at > moment)))
     skipped = settled.where(Lease.state == SKIPPED)
-    held_by_others = (
+    holding = (
         select(func.count())
         .where(Lease.comparison_id == Comparison.id, Lease.state == HELD, Lease.expires_at > moment)
         .correlate(Comparison)
@@ -224,7 +218,7 @@ def _open_comparisons(
         select(Comparison)
         .where(
             Comparison.round_id == round_.id,
-            Comparison.labels_given + held_by_others < Comparison.labels_wanted,
+            Comparison.labels_given + holding < Comparison.labels_wanted,
             Comparison.id.not_in(taken),
         )
         .order_by(Comparison.id.in_(skipped), Comparison.number)
@@ -232,8 +226,12 @@ def _open_comparisons(
     )
     chosen: list[Comparison] = []
     for comparison in session.scalars(query.limit(count).execution_options(populate_existing=True)):
-        # Another labeler may have committed a lease between the query's snapshot and our lock: look again.
-        held = session.scalars(select(held_by_others).where(Comparison.id == comparison.id)).one()
+        # Somebody may have committed a lease or an answer between the query's snapshot and our lock (another
+        # labeler, or this one in another window): look again.
+        held = session.scalars(select(holding).where(Comparison.id == comparison.id)).one()
+        lease = _lease_of(session, comparison.id, labeler)
+        if lease is not None and lease.state == ANSWERED:
+            continue
         if comparison.labels_given + held < comparison.labels_wanted:
             chosen.append(comparison)
     return chosen
@@ -353,6 +351,6 @@ def _standing(session: Session, round_: Round) -> list[tuple[Preference, Compari
             Round.number <= round_.number,
             Preference.withdrawn_at.is_(None),
         )
-        .order_by(Round.number, Comparison.number, Labeler.name)
     )
-    return [tuple(row) for row in rows]
+    # Sorted here, because databases do not agree about the order of names.
+    return sorted((tuple(row) for row in rows), key=lambda row: (row[3], row[1].number, row[2]))

@@ -12,13 +12,14 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import labels, states
+from shared import labels, results, states
 from shared.config import ExperimentConfig
 from shared.database import now
-from shared.jobs import Artifact, CollectResult, Result, TrainAgentResult, TrainRewardResult
-from shared.models import Attempt, Clip, Comparison, Evaluation, Experiment, Judgement, Round, StoredArtifact
+from shared.jobs import Result, TrainAgentResult
+from shared.models import Attempt, Evaluation, Experiment, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import (
     Hint,
@@ -66,8 +67,9 @@ def create_experiment(
     session: Session, config: ExperimentConfig, actor: str
 ) -> tuple[Experiment, list[Hint]]:
     """Create an experiment with its first round; StaleState if the name is taken."""
+    taken = f"there is an experiment named {config.name} already; give this one another name"
     if session.scalar(select(Experiment.id).where(Experiment.name == config.name)):
-        raise StaleState(f"there is an experiment named {config.name} already; give this one another name")
+        raise StaleState(taken)
     experiment = Experiment(
         name=config.name,
         config=config.model_dump(mode="json"),
@@ -75,7 +77,10 @@ def create_experiment(
         created_at=now(session),
     )
     session.add(experiment)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError:  # somebody took the name after we looked
+        raise StaleState(taken) from None
     record(session, experiment.id, "created", None, actor, target=ExperimentState.RUNNING)
     return experiment, begin_round(session, experiment.id, 1, actor)
 
@@ -104,8 +109,11 @@ def abandon(session: Session, experiment_id: int, actor: str, reason: str) -> No
 
 
 def retry(session: Session, round_id: int, actor: str) -> list[Hint]:
-    """Take a failed round back to the stage that failed; StaleState if it has not failed."""
+    """Take a failed round back to the stage that failed; StaleState if there is nothing to retry."""
     round_ = lock_round(session, round_id)
+    experiment = round_.experiment
+    if experiment.state not in states.EXPERIMENT_TABLE:
+        raise StaleState(f"experiment {experiment.name} is {experiment.state}: nothing of it can be retried")
     if round_.state != RoundState.FAILED:
         raise StaleState(f"round {round_.number} is {round_.state}: only a failed round can be retried")
     query = select(func.max(Attempt.number))
@@ -169,20 +177,17 @@ def heartbeat(
 
 
 def complete(session: Session, attempt_id: int, result: Result) -> list[Hint]:
-    """Make an attempt's result the stage's result and move the round on; StaleState if it lost its lease."""
+    """Make an attempt's result the stage's result and move the round on.
+
+    StaleState if the attempt lost its lease; BadResult, for `fail` to report, if its stage can't end so.
+    """
     attempt, round_ = _running(session, attempt_id)
+    results.check(attempt.stage, result)
     actor = actor_of(attempt)
     config = ExperimentConfig.model_validate(round_.experiment.config)
     end_attempt(session, attempt, AttemptState.SUCCEEDED, actor)
     attempt.metrics, attempt.progress = result.metrics, 1.0
-    if isinstance(result, CollectResult):
-        _store_comparisons(session, round_, config, result)
-    elif isinstance(result, TrainRewardResult):
-        _store_artifact(session, attempt, result.reward_model)
-    else:
-        _store_artifact(session, attempt, result.agent)
-        _store_artifact(session, attempt, result.video)
-        _store_evaluation(session, attempt, result.true_returns)
+    results.store(session, round_, attempt, config, result)
     move_round(session, round_, states.COMPLETES[attempt.stage], actor, attempt.id)
     if isinstance(result, TrainAgentResult):
         return _after_round(session, round_, config)
@@ -227,6 +232,8 @@ def sweep(session: Session, round_id: int, max_attempts: int, actor: str = "coor
     round_ = lock_round(session, round_id)
     moment = now(session)
     query = select(Attempt).where(Attempt.round_id == round_id, Attempt.state.in_(states.LIVE_ATTEMPTS))
+    # Locked, so that a heartbeat which is told to go on can't be overtaken by the expiry of what it renewed.
+    query = query.with_for_update(of=Attempt).execution_options(populate_existing=True)
     attempt = session.scalar(query)
     if attempt is not None and attempt.state == AttemptState.RUNNING:
         if attempt.lease_until is not None and attempt.lease_until < moment:
@@ -304,40 +311,3 @@ def _try_again(session: Session, round_: Round, attempt: Attempt, max_attempts: 
     pause_s = RETRY_PAUSE_S[min(failures - 1, len(RETRY_PAUSE_S) - 1)]
     hint = offer_attempt(session, round_, "coordinator", pause_s)
     return [hint] if pause_s == 0 else []  # a later one is hinted at by a sweep, when it is due
-
-
-def _store_comparisons(
-    session: Session, round_: Round, config: ExperimentConfig, result: CollectResult
-) -> None:
-    clips = [
-        Clip(
-            round_id=round_.id,
-            number=number,
-            steps=stored.steps,
-            fps=stored.fps,
-            **{f"npz_{name}": getattr(stored.npz, name) for name in ("key", "sha256", "size")},
-            **{f"mp4_{name}": getattr(stored.mp4, name) for name in ("key", "sha256", "size")},
-        )
-        for number, stored in enumerate(result.clips, start=1)
-    ]
-    session.add_all(clips)
-    session.flush()
-    for clip, stored in zip(clips, result.clips, strict=True):
-        session.add(Judgement(clip_id=clip.id, per_step=stored.judgement))
-    for number, comparison in enumerate(result.comparisons, start=1):
-        row = Comparison(round_id=round_.id, number=number, held_out=comparison.held_out)
-        row.labels_wanted = config.labels.labels_per_comparison
-        row.clip_ids = [clips[index].id for index in comparison.clips]
-        session.add(row)
-
-
-def _store_artifact(session: Session, attempt: Attempt, artifact: Artifact) -> None:
-    row = StoredArtifact(round_id=attempt.round_id, attempt_id=attempt.id, kind=artifact.kind)
-    row.key, row.sha256, row.size = artifact.key, artifact.sha256, artifact.size
-    session.add(row)
-
-
-def _store_evaluation(session: Session, attempt: Attempt, true_returns: list[float]) -> None:
-    row = Evaluation(round_id=attempt.round_id, attempt_id=attempt.id, true_returns=true_returns)
-    row.mean = sum(true_returns) / len(true_returns)
-    session.add(row)

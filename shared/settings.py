@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", description="region of the S3 bucket")
     host: str = Field("127.0.0.1", description="address the labeler listens on; 0.0.0.0 for every one")
     port: int = Field(8000, ge=0, le=65535, description="port the labeler listens on; 0 for any free one")
+    allowed_hosts: str = Field(
+        "",
+        description="names, separated by commas, under which browsers reach the labeler; "
+        "localhost and plain addresses always work",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )
@@ -63,6 +68,9 @@ class Settings(BaseSettings):
     sweep_s: float = Field(0.25, gt=0, description="seconds between two looks of the coordinator")
     max_attempts: int = Field(
         5, ge=1, description="failed attempts at a stage after which the round has failed"
+    )
+    silence_s: float = Field(
+        600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
     )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged")

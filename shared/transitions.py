@@ -48,7 +48,8 @@ def lock_round(session: Session, round_id: int) -> Round:
 def live_attempts(session: Session, experiment_id: int) -> list[Attempt]:
     """Return the attempts of an experiment that are offered or running."""
     query = select(Attempt).join(Round).where(Round.experiment_id == experiment_id)
-    return list(session.scalars(query.where(Attempt.state.in_(states.LIVE_ATTEMPTS))))
+    query = query.where(Attempt.state.in_(states.LIVE_ATTEMPTS)).execution_options(populate_existing=True)
+    return list(session.scalars(query))
 
 
 def set_experiment_state(
@@ -135,6 +136,8 @@ def end_attempt(
     session: Session, attempt: Attempt, target: AttemptState, actor: str, error: str | None = None
 ) -> None:
     """Take an attempt to one of its final states; StaleState if it is not where it was thought to be."""
+    if error is not None:
+        error = error.replace("\0", "�")  # Postgres's text knows no NUL; a crashed program may print one
     source = attempt.state
     if target not in states.ATTEMPT_TABLE.get(source, ()):
         raise StaleState(f"attempt {attempt.id} is {source}: it cannot become {target}")
@@ -187,6 +190,7 @@ def record(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Append an event row."""
-    row = Event(experiment_id=experiment_id, event=event, source=source, target=target, actor=actor)
+    row = Event(experiment_id=experiment_id, event=event, source=source, target=target)
+    row.actor = actor[:120]  # the column's width
     row.round_id, row.attempt_id, row.at, row.detail = round_id, attempt_id, now(session), detail
     session.add(row)

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from shared.database import Database, migrate
 from tests import services
 
 
@@ -50,10 +51,16 @@ def s3() -> Iterator[services.S3]:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a browser, for Playwright's `executable_path`."""
+    return services.find("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("template") / "template.db"
-    services.migrate(f"sqlite:///{path}")
+    migrate(f"sqlite:///{path}")
     return path
 
 
@@ -61,7 +68,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_template(postgres_url: str) -> Iterator[str]:
     """The name of a migrated Postgres database to copy."""
     with fresh_postgres(postgres_url, "template0") as url:
-        services.migrate(url)
+        migrate(url)
         yield url.rpartition("/")[2]
 
 
@@ -76,6 +83,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         server = request.getfixturevalue("postgres_url")
         with fresh_postgres(server, request.getfixturevalue("postgres_template")) as url:
             yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of this test's own, open."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

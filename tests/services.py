@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import alembic.command
-import alembic.config
 import psycopg
 import redis
 
@@ -155,22 +153,18 @@ def running(
         yield
 
 
-def migrate(url: str) -> None:
-    """Bring the database at SQLAlchemy's address `url` to the newest schema."""
-    config = alembic.config.Config()
-    config.set_main_option("script_location", "shared:migrations")
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    alembic.command.upgrade(config, "head")
+def find(*names: str) -> str:
+    """Return the path of the first of `names` that this machine has.
 
-
-def find(program: str) -> str:
-    """Return the path of `program`: in this virtual environment, on the PATH, or among Debian's Postgres."""
-    path = shutil.which(program, path=sysconfig.get_path("scripts")) or shutil.which(program)
-    versions = glob.glob(f"/usr/lib/postgresql/*/bin/{program}")
-    newest = max(versions, key=lambda name: int(name.split("/")[4]), default=None)
-    if not (path or newest):
-        raise RuntimeError(f"the tests need {program}, which this machine does not have: {INSTALL}")
-    return newest or path or ""
+    It looks in this virtual environment, on the PATH, and where Debian keeps each version of Postgres.
+    """
+    for name in names:
+        path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+        versions = glob.glob(f"/usr/lib/postgresql/*/bin/{name}")
+        newest = max(versions, key=lambda version: int(version.split("/")[4]), default=None)
+        if newest or path:
+            return newest or path or ""
+    raise RuntimeError(f"the tests need {' or '.join(names)}, which this machine does not have: {INSTALL}")
 
 
 def free_ports(count: int) -> list[int]:

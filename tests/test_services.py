@@ -28,6 +28,21 @@ def test_each_test_has_a_database_of_its_own(empty_database_url: str, turn: int)
     SEEN.append(empty_database_url)
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_has_migrated_tables_without_a_row(database_url: str, turn: int) -> None:
+    engine = sa.create_engine(database_url)
+    tables = sa.MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection)
+        assert {"experiments", "rounds", "attempts"} <= set(tables.tables)
+        for name, table in tables.tables.items():
+            if name != "alembic_version":
+                assert connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0, name
+        connection.execute(sa.text("CREATE TABLE alien (turn INTEGER)"))
+    engine.dispose()
+    assert "alien" not in tables.tables
+
+
 def test_redis_answers_and_keeps_what_it_is_told(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.set("tests:one", "1")
@@ -57,17 +72,19 @@ def test_no_server_outlives_the_tests(server: str, end: signal.Signals) -> None:
 
 def start_and_end(server: str, end: signal.Signals, environment: dict[str, str]) -> list[str]:
     """Start `server` from a process of its own, send that `end`, return which of its children stay."""
-    parent = subprocess.Popen(
-        [sys.executable, "-c", START.format(server=server)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True,
-    )  # fmt: skip
-    assert parent.stdout is not None
-    assert parent.stdout.readline() == "up\n"
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    assert len(children) == 1
-    parent.send_signal(end)
-    parent.wait(30)
-    parent.stdout.close()
+    command = [sys.executable, "-c", START.format(server=server)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == "up\n"
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+            assert len(children) == 1
+            parent.send_signal(end)
+            parent.wait(30)
+        finally:
+            parent.kill()
     deadline = time.monotonic() + 10
     while (
         left := [pid for pid in children if Path(f"/proc/{pid}").exists()]

@@ -1,11 +1,17 @@
 """Alembic's entry: runs the migrations on the database that `shared.database.migrate` names."""
 
 from alembic import context
+from sqlalchemy import text
 
 from shared.database import Database
 from shared.models import Base
 
-database = Database(context.config.attributes["url"])
+LOCK = 0x4C6F636B  # a number that nothing else locks
+
+url = context.config.get_main_option("sqlalchemy.url")
+if url is None:
+    raise SystemExit("Alembic needs sqlalchemy.url: call shared.database.migrate instead")
+database = Database(url)
 with database.engine.connect() as connection:
     context.configure(
         connection=connection,
@@ -13,6 +19,9 @@ with database.engine.connect() as connection:
         render_as_batch=True,  # SQLite changes a table by copying it
     )
     with context.begin_transaction():
+        # Several services may start at once. SQLite's write lock lets one of them in; on Postgres this does.
+        if not database.is_sqlite:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
         context.run_migrations()
     connection.commit()
 database.close()

@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_artifacts_attempt_id")),
         sa.ForeignKeyConstraint(["round_id"], ["rounds.id"], name=op.f("fk_artifacts_round_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_artifacts")),
@@ -220,6 +220,23 @@ def upgrade() -> None:
             postgresql_where=sa.text("withdrawn_at IS NULL"),
         )
 
+    # Events are append-only: the database itself refuses to change or remove one.
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER events_{change.lower()} BEFORE {change} ON events "
+                "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
+            )
+    else:
+        op.execute(
+            "CREATE FUNCTION refuse_to_change_events() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'events are append-only'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events "
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_to_change_events()"
+        )
+
 
 def downgrade() -> None:
     with op.batch_alter_table("preferences", schema=None) as batch_op:
@@ -241,6 +258,8 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_events_experiment_id"))
 
     op.drop_table("events")
+    if op.get_bind().dialect.name != "sqlite":
+        op.execute("DROP FUNCTION refuse_to_change_events()")
     op.drop_table("evaluations")
     op.drop_table("artifacts")
     with op.batch_alter_table("comparisons", schema=None) as batch_op:

@@ -1,0 +1,184 @@
+"""The coordinator: a plain loop that repairs. It hints again at unclaimed attempts, gives up silent workers,
+and closes labeling when the grace for undoing has passed. Everything else moves without it.
+
+One coordinator works; others wait for its lock, an advisory lock on Postgres, a locked file beside SQLite.
+"""
+
+import fcntl
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import and_, exists, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared import rounds
+from shared.broker import Broker
+from shared.database import Database, now
+from shared.models import Attempt, Comparison, Experiment, Round
+from shared.settings import Settings, load_settings
+from shared.states import LIVE_ATTEMPTS, STAGES, AttemptState, ExperimentState, RoundState
+from shared.transitions import StaleState
+
+log = logging.getLogger(__name__)
+
+LOCK_ID = 0x10C45739  # of Postgres's advisory lock: any number, the same in every coordinator
+WAIT_S = 1.0  # between two tries to become the coordinator, or to reach the database
+SLOW_SWEEP_S = 5.0  # all live rounds are swept this often, even if the quick look finds nothing to do
+
+
+def main() -> None:
+    """Coordinate until SIGTERM or SIGINT."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    leaving = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leaving.set())
+    database, broker = Database(settings.database_url), Broker(settings)
+    coordinate(settings, database, broker, leaving)
+    broker.close()
+    database.close()
+
+
+def coordinate(settings: Settings, database: Database, broker: Broker, leaving: threading.Event) -> None:
+    """Become the coordinator, then look at every round each `sweep_s` seconds, until `leaving` is set."""
+    failed = False
+    while not leaving.is_set():
+        try:
+            with _lock(settings, database) as held:
+                if not held():
+                    leaving.wait(WAIT_S)
+                    continue
+                log.info("coordinating")
+                if failed:  # workers could not beat either: they get time for it before they are given up
+                    leaving.wait(2 * settings.beat_s)
+                    failed = False
+                _look_again_and_again(settings, database, broker, leaving, held)
+        except SQLAlchemyError as error:
+            failed = True
+            log.warning("the database can't be reached: %s", str(error).partition("\n")[0])
+            leaving.wait(WAIT_S)
+
+
+def due(session: Session) -> list[int]:
+    """Return the rounds that a sweep would do something about, by one query that locks nothing."""
+    moment = now(session)
+    live = and_(Attempt.round_id == Round.id, Attempt.state.in_(LIVE_ATTEMPTS))
+    unlabeled = exists().where(
+        Comparison.round_id == Round.id, Comparison.labels_given < Comparison.labels_wanted
+    )
+    query = (
+        select(
+            Round.id, Round.state, Experiment.state, Attempt.state, Attempt.lease_until, Attempt.hinted_at,
+            Attempt.hints, Attempt.not_before,
+        )
+        .join(Experiment)
+        .outerjoin(Attempt, live)
+        .where(
+            Experiment.state.in_((ExperimentState.RUNNING, ExperimentState.PAUSED)),
+            Round.state.in_(STAGES),
+            (Round.state != RoundState.LABELING) | ~unlabeled,
+        )
+        .order_by(Round.id)
+    )  # fmt: skip
+    return [row[0] for row in session.execute(query) if _is_due(moment, *row[1:])]
+
+
+def sweep(database: Database, broker: Broker, max_attempts: int, round_ids: list[int]) -> None:
+    """Repair each of the rounds in a transaction of its own; one that fails does not hold up the others."""
+    for round_id in round_ids:
+        try:
+            with database.write() as session:
+                swept = rounds.sweep(session, round_id, max_attempts)
+        except StaleState as stale:  # somebody was faster
+            log.info("round %s: %s", round_id, stale)
+            continue
+        except SQLAlchemyError as error:
+            if getattr(error, "connection_invalidated", False):
+                raise
+            log.exception("round %s could not be swept", round_id)
+            continue
+        except Exception:
+            log.exception("round %s could not be swept", round_id)
+            continue
+        for attempt_id in swept.expired:
+            log.warning("attempt %s: its worker fell silent", attempt_id)
+        broker.send(swept.hints)
+
+
+def _look_again_and_again(
+    settings: Settings,
+    database: Database,
+    broker: Broker,
+    leaving: threading.Event,
+    held: Callable[[], bool],
+) -> None:
+    slow_every = max(round(SLOW_SWEEP_S / settings.sweep_s), 1)
+    looks = 0
+    while held() and not leaving.is_set():
+        with database.read() as session:
+            thorough = looks % slow_every == 0
+            round_ids = rounds.rounds_to_sweep(session) if thorough else due(session)
+        sweep(database, broker, settings.max_attempts, round_ids)
+        looks += 1
+        leaving.wait(settings.sweep_s)
+
+
+def _is_due(
+    moment: datetime,
+    round_state: RoundState,
+    experiment_state: ExperimentState,
+    attempt_state: AttemptState | None,
+    lease_until: datetime | None,
+    hinted_at: datetime | None,
+    hints: int | None,
+    not_before: datetime | None,
+) -> bool:
+    if attempt_state == AttemptState.RUNNING:
+        return lease_until is not None and lease_until < moment
+    if experiment_state != ExperimentState.RUNNING:
+        return False
+    if attempt_state is None:
+        return round_state == RoundState.LABELING
+    if not_before is not None and not_before > moment:
+        return False
+    # When exactly the next hint is due is the sweep's to say; this keeps it from being asked all the time.
+    return hinted_at is None or hinted_at + timedelta(seconds=rounds.HINT_AGAIN_S) < moment
+
+
+@contextmanager
+def _lock(settings: Settings, database: Database) -> Iterator[Callable[[], bool]]:
+    """Try to take the coordinator's lock; the value says whether it is held (still)."""
+    if database.is_sqlite:
+        with _file_lock(settings.data_dir / "coordinator.lock") as got:
+            yield lambda: got
+        return
+    # The lock belongs to this connection: if it breaks, the next use raises and we stop being coordinator.
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        got = bool(connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK_ID})")).scalar_one())
+
+        def held() -> bool:
+            connection.execute(text("SELECT 1"))
+            return got
+
+        try:
+            yield held
+        finally:
+            connection.invalidate()  # closes the session, and with it the lock
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[bool]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
