@@ -148,16 +148,17 @@ def test_the_normalisation_is_declared_or_measured_once() -> None:
     torch.testing.assert_close(agent.normalise(torch.tensor([8.0, 5.0])), torch.tensor([2.0, 1.0]))
 
 
-def mean_final_position(agent: ppo.Agent) -> float:
+def true_return(agent: ppo.Agent) -> float:
+    """Return the mean true return of one episode in each of four corridors."""
     data = ppo.rollout(agent, ppo.Player(vector(Corridor), seed=99), 20)
-    return data.next_observations[-1, :, 0].mean().item()
+    return data.env_rewards.sum(0).mean().item()
 
 
 def test_it_learns_from_the_environments_reward() -> None:
     args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
     agent = ppo.Agent(2, 2)
     metrics = ppo.train(args, agent, vector(Corridor), "env")
-    assert mean_final_position(agent) > 12
+    assert true_return(agent) > 120  # of at most 210
     assert {"charts/episodic_return", "charts/episodic_length", "losses/value_loss"} <= metrics.keys()
 
 
@@ -172,7 +173,7 @@ def test_it_learns_from_a_callable_and_never_from_the_environments_reward() -> N
     agent = ppo.Agent(2, 2)
     metrics = ppo.train(args, agent, vector(Corridor), leftwards)
     assert shapes == {(256, 2), (256,)}
-    assert mean_final_position(agent) < -12
+    assert true_return(agent) < -120
     assert metrics["charts/episodic_return"] < -50  # the true return, logged beside it, went down
 
 
@@ -186,7 +187,7 @@ def test_a_hidden_termination_never_reaches_the_learner() -> None:
 def test_preferences_alone_improve_the_true_return() -> None:
     """The whole idea in one test: preferences by true return, a reward model, an agent that learns."""
     agent = ppo.Agent(2, 2, seed=1)
-    before = mean_final_position(agent)
+    before = true_return(agent)
     data = ppo.rollout(agent, ppo.Player(vector(lambda: Corridor(10)), seed=1), 200)
     clips = data.next_observations[..., :1].transpose(0, 1).reshape(40, 2, 10, 1)  # one episode each
     ranks = clips.sum((-1, -2)).argsort(descending=True).argsort()
@@ -196,7 +197,7 @@ def test_preferences_alone_improve_the_true_return() -> None:
     ppo.train(
         args, agent, vector(Corridor), lambda obs, actions, after: model.reward(obs, actions, after[:, :1])
     )
-    assert mean_final_position(agent) > before + 10
+    assert true_return(agent) > before + 50  # random play, of which people spoke, goes no further than 6
 
 
 def test_training_is_the_same_twice_and_stops_when_asked() -> None:

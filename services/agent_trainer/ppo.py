@@ -123,8 +123,8 @@ class Agent(nn.Module):
     def measure(self, observations: Tensor, space: Any) -> None:
         """Fix the normalisation for good: by the bounds that `space` declares, else by observations [..., D].
 
-        Fixed, since a policy whose inputs are rescaled while it learns unlearns: running statistics cost
-        CartPole three quarters of its learning speed.
+        Fixed, since a policy whose inputs are rescaled while it learns unlearns: with running statistics
+        CartPole took more than twice as many steps.
         """
         seen, low, high = observations.flatten(0, -2), torch.tensor(space.low), torch.tensor(space.high)
         bounded = (low > -1e6) & (high < 1e6)
@@ -245,7 +245,7 @@ def train(
     from torch.utils.tensorboard import SummaryWriter
 
     player = Player(envs, args.seed)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     writer = SummaryWriter(args.log_dir) if args.log_dir else None
     metrics: dict[str, float] = {}
     batch = args.num_envs * args.num_steps
