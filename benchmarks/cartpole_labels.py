@@ -33,7 +33,8 @@ from shared.config import ExperimentConfig
 from shared.settings import load_settings
 
 START_S = 60.0
-LOOK_S = 2.0
+LOOK_S = 2.0  # between two looks for a failed round
+KEEP_S = 0.25  # between two looks after the parts of the system
 
 
 def configurations(args: argparse.Namespace) -> Iterator[ExperimentConfig]:
@@ -117,10 +118,12 @@ def main() -> None:
         wait_until_up(system)
         task = bar.add_task(f"{args.teacher}, {args.labels} labels", total=len(configs))
         print(f"{'seed':>5} {'labels':>6} {'seconds':>8}  true return by round")
-        for config, report in zip(
-            configs, pool.map(lambda c: run(system, c, args.teacher), configs), strict=True
-        ):
-            results.append(summary(config.seed, report))
+        futures = [pool.submit(run, system, config, args.teacher) for config in configs]
+        for config, future in zip(configs, futures, strict=True):
+            while not future.done():
+                system.look_after()
+                time.sleep(KEEP_S)
+            results.append(summary(config.seed, future.result()))
             line = "{seed:5d} {labels:6d} {seconds:8.1f}  ".format(**results[-1])
             print(line + " ".join(f"{value:6.1f}" for value in results[-1]["by_round"]), flush=True)
             bar.advance(task)

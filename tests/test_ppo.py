@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from services import weights
 from services.agent_trainer import ppo
 from services.agent_trainer.envs import HideTermination
 from services.reward_trainer import reward_model
@@ -205,25 +206,25 @@ def test_training_is_the_same_twice_and_stops_when_asked() -> None:
     agents = [ppo.Agent(2, 2, seed=3) for _ in range(3)]
     for agent in agents[:2]:
         ppo.train(args, agent, vector(Corridor), "env")
-    assert ppo.save(agents[0]) == ppo.save(agents[1])
+    assert weights.save_agent(agents[0]) == weights.save_agent(agents[1])
     fractions: list[float] = []
     ppo.train(
         args, agents[2], vector(Corridor), "env", lambda fraction, _: fractions.append(fraction),
         lambda: len(fractions) == 2,
     )  # fmt: skip
     assert fractions == [0.25, 0.5]
-    assert ppo.save(agents[2]) != ppo.save(agents[0])
+    assert weights.save_agent(agents[2]) != weights.save_agent(agents[0])
 
 
 def test_a_saved_agent_comes_back_whole() -> None:
     agent = ppo.Agent(3, 4, hidden=8, seed=2)
-    again = ppo.load(ppo.save(agent))
+    again = weights.load_agent(weights.save_agent(agent))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(agent.log_policy(x), again.log_policy(x))
     with pytest.raises(ValueError, match="not an agent"):
-        ppo.load(ppo.save(agent)[:-7])
+        weights.load_agent(weights.save_agent(agent)[:-7])
     with pytest.raises(ValueError, match="not an agent"):
-        ppo.load(reward_model.save(reward_model.RewardModel(3, reward_model.Args())))
+        weights.load_agent(weights.save_reward_model(reward_model.RewardModel(3, reward_model.Args())))
 
 
 def test_tensorboard_gets_the_known_names(tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from services import weights
 from services.reward_trainer import reward_model
 from services.reward_trainer.reward_model import Args, Preferences, RewardModel
 
@@ -105,11 +106,11 @@ def test_held_out_preferences_do_not_touch_the_weights() -> None:
     reward_model.train(first, data)
     data.ranks[data.held_out] = 1 - data.ranks[data.held_out]
     reward_model.train(second, data)
-    assert reward_model.save(first) == reward_model.save(second)
+    assert weights.save_reward_model(first) == weights.save_reward_model(second)
     data.ranks[~data.held_out] = 1 - data.ranks[~data.held_out]
     third = RewardModel(2, Args(epochs=10))
     reward_model.train(third, data)
-    assert reward_model.save(first) != reward_model.save(third)
+    assert weights.save_reward_model(first) != weights.save_reward_model(third)
 
 
 def test_predictions_are_normalised_after_the_first_training() -> None:
@@ -169,9 +170,9 @@ def test_a_saved_model_comes_back_whole() -> None:
     data, _ = made_up(20)
     model = RewardModel(2, Args(epochs=5, pessimism=0.5))
     reward_model.train(model, data)
-    again = reward_model.load(reward_model.save(model))
+    again = weights.load_reward_model(weights.save_reward_model(model))
     assert again.args == model.args
-    assert reward_model.save(again) == reward_model.save(model)
+    assert weights.save_reward_model(again) == weights.save_reward_model(model)
     x = data.observations
     assert torch.equal(again.reward(x, x, x), model.reward(x, x, x))
 
@@ -179,7 +180,7 @@ def test_a_saved_model_comes_back_whole() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x00" * 40, b"not safetensors at all, by any means"])
 def test_a_damaged_file_is_named(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a reward model"):
-        reward_model.load(data)
+        weights.load_reward_model(data)
 
 
 def test_all_held_out_is_an_error() -> None:

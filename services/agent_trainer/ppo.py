@@ -12,7 +12,6 @@ Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurre
 """
 
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,8 +19,6 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor, nn
@@ -279,23 +276,6 @@ def train(
     if writer:
         writer.close()
     return metrics
-
-
-def save(agent: Agent) -> bytes:
-    """Return the agent as safetensors, its sizes in the metadata."""
-    return safetensors.torch.save(agent.state_dict(), {"agent": json.dumps(agent.sizes)})
-
-
-def load(data: bytes) -> Agent:
-    """Return the agent that `save` wrote; a ValueError if `data` is something else."""
-    try:
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        agent = Agent(**json.loads(header["__metadata__"]["agent"]))
-        agent.load_state_dict(tensors)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"this is not an agent that ppo.save wrote: {error}") from error
-    return agent
 
 
 def main(args: Args) -> None:

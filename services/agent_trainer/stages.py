@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from services import weights
 from services.agent_trainer import envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
 from services.reward_trainer import reward_model
@@ -74,7 +75,7 @@ def collect(
     )
 
     draw = torch.Generator().manual_seed(seed)
-    model = reward_model.load(read(store, job.reward_model)) if job.reward_model else None
+    model = weights.load_reward_model(read(store, job.reward_model)) if job.reward_model else None
     pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for pair in pairs for segment in pair]
     frames = film(config, seed, play, segments) if encode else {}
@@ -164,7 +165,7 @@ def train_agent(
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
-    model = reward_model.load(read(store, job.reward_model))
+    model = weights.load_reward_model(read(store, job.reward_model))
     last = job.round_number == config.rounds
     settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
     if last and config.agent.final_steps:
@@ -190,7 +191,7 @@ def train_agent(
     on_progress(0.95, metrics)
     video = video_of_episode(config, seed, actions, encode) if encode else b""
     return TrainAgentResult(
-        agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", ppo.save(agent)),
+        agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", weights.save_agent(agent)),
         video=put_artifact(store, "video", job.prefix + "video.mp4", video),
         true_returns=true_returns,
         metrics=metrics,
@@ -246,7 +247,7 @@ def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], en
 def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None) -> ppo.Agent:
     """Return the agent of the round before, or a fresh one."""
     if artifact:
-        return ppo.load(read(store, artifact))
+        return weights.load_agent(read(store, artifact))
     env = envs.make_env(config.env_id)
     seed = seed_for(config.seed, "agent")
     size, actions = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index, attr-defined]

@@ -7,14 +7,11 @@ probable an ordering of K clips is follows Plackett and Luce; for K = 2 this is 
 logistic function of the difference of the two sums. Equations and sources: docs/reward_model.md.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -188,25 +185,6 @@ def evaluate(model: RewardModel, observations: Tensor, ranks: Tensor) -> dict[st
         gaps = torch.zeros(5).scatter_add_(0, bins, given - outcome)
         metrics["calibration"] = (gaps.abs().sum() / len(given)).item()
     return metrics
-
-
-def save(model: RewardModel) -> bytes:
-    """Return the model as safetensors, its settings in the metadata."""
-    about = json.dumps({"args": vars(model.args), **model.sizes})
-    return safetensors.torch.save(model.state_dict(), {"reward_model": about})
-
-
-def load(data: bytes) -> RewardModel:
-    """Return the model that `save` wrote; a ValueError if `data` is something else."""
-    try:
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        about = json.loads(header["__metadata__"]["reward_model"])
-        model = RewardModel(about["observation_size"], Args(**about["args"]))
-        model.load_state_dict(tensors)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"this is not a reward model that reward_model.save wrote: {error}") from error
-    return model
 
 
 def main(args: Args) -> None:

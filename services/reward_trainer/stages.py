@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from services import weights
 from services.agent_trainer.clips import unpack_npz
 from services.reward_trainer import reward_model
 from shared import config as configuration
@@ -56,5 +57,5 @@ def train_reward(
     metrics = reward_model.train(model, data, on_progress, should_stop)
     if should_stop():
         raise StageStopped
-    key, weights = job.prefix + "reward_model.safetensors", reward_model.save(model)
-    return TrainRewardResult(put_artifact(store, "reward_model", key, weights), metrics)
+    key, data_out = job.prefix + "reward_model.safetensors", weights.save_reward_model(model)
+    return TrainRewardResult(put_artifact(store, "reward_model", key, data_out), metrics)
