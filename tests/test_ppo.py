@@ -221,9 +221,9 @@ def test_a_saved_agent_comes_back_whole() -> None:
     again = weights.load_agent(weights.save_agent(agent))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(agent.log_policy(x), again.log_policy(x))
-    with pytest.raises(ValueError, match="not an agent"):
+    with pytest.raises(ValueError, match="no agent"):
         weights.load_agent(weights.save_agent(agent)[:-7])
-    with pytest.raises(ValueError, match="not an agent"):
+    with pytest.raises(ValueError, match="no agent"):
         weights.load_agent(weights.save_reward_model(reward_model.RewardModel(3, reward_model.Args())))
 
 

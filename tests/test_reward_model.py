@@ -179,7 +179,7 @@ def test_a_saved_model_comes_back_whole() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 40, b"not safetensors at all, by any means"])
 def test_a_damaged_file_is_named(data: bytes) -> None:
-    with pytest.raises(ValueError, match="not a reward model"):
+    with pytest.raises(ValueError, match="no reward_model"):
         weights.load_reward_model(data)
 
 
