@@ -34,6 +34,7 @@ from shared.jobs import seed_for
 
 KINDS = ("oracle", "noisy", "mistake", "skip", "myopic", "equal", "coin")
 ENDED = ("finished", "abandoned")
+POLL_S, POLL_MOST_S = 0.05, 0.25  # between two looks for comparisons: the first, and after a long wait
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,6 @@ class Lesson:
     teacher_token: str = field(repr=False)
     name: str = ""
     most_labels: int | None = None  # answers after which the teacher stops; None: until the experiment ends
-    poll_s: float = 0.05
 
     def __post_init__(self) -> None:
         self.name = self.name or f"{self.teacher.kind}-{self.teacher.seed}"
@@ -150,13 +150,17 @@ def _comparisons(
 ) -> Iterator[dict[str, Any]]:
     """Yield comparison after comparison, waiting while trainers work, until the experiment ends."""
     path = f"/api/experiments/{lesson.experiment}"
+    pause_s = POLL_S
     while not should_stop():
         batch = _send(client, "POST", f"{path}/claims", lesson, {"count": 10})
         yield from batch["comparisons"]
-        if not batch["comparisons"]:
-            if batch["experiment_state"] in ENDED:
-                return
-            time.sleep(lesson.poll_s)
+        if batch["comparisons"]:
+            pause_s = POLL_S
+        elif batch["experiment_state"] in ENDED:
+            return
+        else:
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, POLL_MOST_S)
 
 
 def _send(
