@@ -23,6 +23,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared import rounds
+from shared.alive import ALIVE_S, touch
 from shared.assignments import job_for
 from shared.broker import TASK, Broker
 from shared.database import Database
@@ -84,7 +85,8 @@ def main(queue: str, trainer_module: str) -> None:
     # In a container the worker may well be root, and it unpickles nothing.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = Worker(queue, trainer_module, settings, Database(settings.database_url), Broker(settings))
-    worker.identity = {"host": platform.node(), "pid": os.getpid(), "git": _git_revision()}
+    revision = settings.revision or _git_revision()
+    worker.identity = {"host": platform.node(), "pid": os.getpid(), "git": revision}
     worker.trainer = TrainerProcess(trainer_module, settings)  # warm before the first hint arrives
 
     @worker.broker.app.task(name=TASK)
@@ -95,8 +97,10 @@ def main(queue: str, trainer_module: str) -> None:
     def leave(**_: Any) -> None:
         worker.leaving.set()
 
-    def look(**_: Any) -> None:
+    def look(sender: Any, **_: Any) -> None:
         worker.broker.send(waiting(worker))
+        # In the loop that listens to the broker: a worker that no longer hears it lets the file grow old.
+        sender.timer.call_repeatedly(ALIVE_S, touch, (settings.alive_file,))
 
     signals.worker_shutting_down.connect(leave)
     signals.worker_ready.connect(look)
