@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     s3_region: str = Field("us-east-1", description="region of the S3 bucket")
     host: str = Field("127.0.0.1", description="address the labeler listens on; 0.0.0.0 for every one")
     port: int = Field(8000, ge=0, le=65535, description="port the labeler listens on; 0 for any free one")
+    allowed_hosts: str = Field(
+        "",
+        description="names, separated by commas, under which browsers reach the labeler; "
+        "localhost and plain addresses always work",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )

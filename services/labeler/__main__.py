@@ -1,0 +1,51 @@
+"""`python -m services.labeler`: serve pages and API until told to stop."""
+
+import logging
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from services.labeler.app import create_app
+from services.labeler.live import Live
+from shared.settings import Settings, load_settings
+
+STOP_S = 3  # requests under way get this long to end
+
+
+class Server(uvicorn.Server):
+    """Ends the streams of live events before it waits for the requests that are under way."""
+
+    live: Live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop in order."""
+        self.live.close()
+        await super().shutdown(sockets)
+
+
+def configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn is to serve `app`."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level.lower(),
+        access_log=settings.log_level == "DEBUG",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_S,
+    )
+
+
+def main() -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    app = create_app(settings)
+    server = Server(configure(app, settings))
+    server.live = app.state.context.live
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What operators do: create, look, pause, resume, finish, abandon, retry."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import select
+
+from services.labeler import labelers, report, security
+from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
+from services.labeler.problems import Problem
+from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
+from shared import config, rounds
+from shared.models import Experiment
+from shared.transitions import Hint
+
+router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
+session_router = APIRouter(prefix="/api/admin", tags=["admin"])
+
+ACTOR = "admin"
+After = Annotated[int, Query(ge=0, le=MAX_ID)]
+
+
+@session_router.post("/session", status_code=204)
+def log_in(body: Token, request: Request, response: Response, service: Service) -> None:
+    """Turn the admin token into the cookie of the admin page."""
+    if not security.same(body.token, service.secrets.admin_token):
+        raise Problem(401, "no_admin", "that is not the admin token")
+    give_cookie(request, response, service)
+
+
+def give_cookie(request: Request, response: Response, service: Context) -> None:
+    """Set the admin's cookie."""
+    value = security.admin_cookie(service.secrets.admin_token)
+    labelers.set_cookie(request, response, security.ADMIN_COOKIE, value)
+
+
+@router.get("/experiments")
+def list_experiments(service: Service) -> list[dict[str, Any]]:
+    """List every experiment, the newest first, with what it was asked and how it ended."""
+    with service.database.read() as session:
+        found = session.scalars(select(Experiment).order_by(Experiment.id.desc()))
+        columns = ("name", "state", "reason", "created_at", "ended_at")
+        return [{column: getattr(one, column) for column in columns} for one in found]
+
+
+@router.post("/experiments", status_code=201)
+def create(body: NewExperiment, service: Service) -> dict[str, Any]:
+    """Create an experiment and begin its first round."""
+    parsed = config.parse(body.config)
+    with service.database.write() as session:
+        experiment, hints = rounds.create_experiment(session, parsed, ACTOR)
+        answer = report.report(session, experiment)
+    service.broker.send(hints)
+    return answer
+
+
+@router.get("/experiments/{name}")
+def read(name: ExperimentName, service: Service) -> dict[str, Any]:
+    """Return everything that is known of an experiment."""
+    with service.database.read() as session:
+        return report.report(session, get_experiment(session, name))
+
+
+@router.get("/experiments/{name}/events")
+def read_events(name: ExperimentName, service: Service, after: After = 0) -> list[dict[str, Any]]:
+    """Return what changed after event `after`, a thousand at most; the last one's id is the next `after`."""
+    with service.database.read() as session:
+        return report.events(session, get_experiment(session, name), after)
+
+
+@router.post("/experiments/{name}/{action}")
+def act(
+    name: ExperimentName,
+    action: Literal["pause", "resume", "finish", "abandon", "retry"],
+    service: Service,
+    body: Reason | None = None,
+) -> dict[str, Any]:
+    """Pause, resume, finish or abandon an experiment, or retry its failed round."""
+    reason = (body or Reason()).reason
+    hints: list[Hint] = []
+    with service.database.write() as session:
+        experiment = get_experiment(session, name)
+        if action == "pause":
+            rounds.pause(session, experiment.id, ACTOR)
+        elif action == "resume":
+            hints = rounds.resume(session, experiment.id, ACTOR)
+        elif action == "finish":
+            rounds.finish(session, experiment.id, ACTOR, reason)
+        elif action == "abandon":
+            rounds.abandon(session, experiment.id, ACTOR, reason)
+        else:
+            failed = report.failed_round(session, experiment)
+            if failed is None:
+                raise Problem(409, "stale_state", f"no round of {name} has failed: there is nothing to retry")
+            hints = rounds.retry(session, failed.id, ACTOR)
+        answer = report.report(session, experiment)
+    service.broker.send(hints)
+    return answer

@@ -1,0 +1,81 @@
+"""The labeler service: pages, API, live events."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import inspect, text
+
+from services.labeler import admin, labelers, labeling, media, pages, problems, security, status, teaching
+from services.labeler.context import Context, Service
+from services.labeler.live import Live
+from services.labeler.problems import Problem
+from shared.broker import Broker
+from shared.database import Database
+from shared.models import Base
+from shared.settings import Settings, check_safe, secrets
+
+health = APIRouter(tags=["health"])
+
+
+@health.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Say that the process lives."""
+    return {"status": "ok"}
+
+
+@health.get("/readyz")
+def readyz(service: Service) -> dict[str, str]:
+    """Say that the database answers and has its tables."""
+    with service.database.read() as session:
+        session.execute(text("SELECT 1"))
+        missing = set(Base.metadata.tables) - set(inspect(session.connection()).get_table_names())
+    if missing:
+        raise Problem(503, "no_tables", f"the database lacks {', '.join(sorted(missing))}: migrate it first")
+    return {"status": "ok"}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the service over `settings`; SettingsError if they would serve others without secrets."""
+    check_safe(settings)
+    database = Database(settings.database_url)
+    live = Live(status.look_with(database, settings.lease_s))
+    broker = Broker(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        live.close()
+        broker.close()
+        database.close()
+
+    app = FastAPI(
+        title="Lockstep",
+        description="Comparisons of an agent's clips, and the preferences that people and teachers give.",
+        docs_url=None,  # its own page, without scripts from elsewhere, is in pages.py
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.context = Context(
+        settings=settings,
+        secrets=secrets(settings),
+        database=database,
+        store=settings.open_store(),
+        broker=broker,
+        live=live,
+    )
+    app.add_middleware(security.shield, settings=settings)
+    problems.install(app, pages.error_page)
+    for router in (
+        health,
+        labelers.router,
+        status.router,
+        labeling.router,
+        media.router,
+        teaching.router,
+        admin.session_router,
+        admin.router,
+    ):
+        app.include_router(router)
+    pages.install(app)
+    return app

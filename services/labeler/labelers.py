@@ -1,0 +1,99 @@
+"""Who labels: joining, coming back, one's own name."""
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from services.labeler import security
+from services.labeler.context import CurrentLabeler, Service, is_admin, is_teacher
+from services.labeler.names import friendly_name
+from services.labeler.problems import Problem
+from services.labeler.schemas import Joined, Me, NewLabeler, Rename, Token
+from shared.database import now
+from shared.models import Labeler, Preference
+
+router = APIRouter(prefix="/api", tags=["labelers"])
+
+
+def _may_join(request: Request, service: Service, body: NewLabeler) -> None:
+    if body.kind == "teacher" and not is_teacher(request, service):
+        raise Problem(401, "no_teacher", "a teacher needs the teachers' token as X-Teacher-Token")
+    if body.kind == "person" and not (service.open_to_visitors or is_admin(request, service)):
+        detail = "other machines can reach this server: ask its operator for a labeler's token"
+        raise Problem(401, "no_admin", detail)
+
+
+@router.post("/labelers", status_code=201, dependencies=[Depends(_may_join)])
+def join(body: NewLabeler, request: Request, response: Response, service: Service) -> Joined:
+    """Make a labeler. The token is shown this once; a person's browser also gets it as a cookie.
+
+    A teacher that comes again with the teachers' token gets a fresh token for the same labeler.
+    """
+    token = security.new_token()
+    with service.database.write() as session:
+        labeler = _new_labeler(session, body, token)
+    if body.kind == "person" and service.open_to_visitors:
+        set_cookie(request, response, security.LABELER_COOKIE, token)
+    return Joined(id=labeler.id, name=labeler.name, kind=labeler.kind, token=token)
+
+
+@router.post("/session", status_code=204)
+def come_back(body: Token, request: Request, response: Response, service: Service) -> None:
+    """Turn a labeler's token into the cookie of the label page."""
+    with service.database.read() as session:
+        query = select(Labeler.id).where(Labeler.token_sha256 == security.token_sha256(body.token))
+        if session.scalar(query) is None:
+            raise Problem(401, "no_labeler", "that is not a token of anybody here")
+    set_cookie(request, response, security.LABELER_COOKIE, body.token)
+
+
+@router.get("/me")
+def read_me(labeler: CurrentLabeler, service: Service) -> Me:
+    """Say who is asking."""
+    with service.database.read() as session:
+        return _me(session, labeler)
+
+
+@router.patch("/me")
+def rename_me(body: Rename, labeler: CurrentLabeler, service: Service) -> Me:
+    """Take another name. Only before the first answer: the sums of frozen sets hold the names."""
+    with service.database.write() as session:
+        answered = select(Preference.id).where(Preference.labeler_id == labeler.id).limit(1)
+        if body.name != labeler.name and session.scalar(answered) is not None:
+            raise Problem(409, "named", f"your answers are already filed under {labeler.name}")
+        if session.scalar(select(Labeler.id).where(Labeler.name == body.name, Labeler.id != labeler.id)):
+            raise Problem(409, "taken", f"somebody here is called {body.name} already; take another name")
+        session.execute(update(Labeler).where(Labeler.id == labeler.id).values(name=body.name))
+        return _me(session, session.get_one(Labeler, labeler.id, populate_existing=True))
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
+    """Set a cookie that no script can read and no other site can send along."""
+    secure = request.url.scheme == "https"
+    response.set_cookie(
+        name, value, max_age=security.COOKIE_S, httponly=True, samesite="strict", secure=secure
+    )
+
+
+def _new_labeler(session: Session, body: NewLabeler, token: str) -> Labeler:
+    name, tried = body.name or friendly_name(), 0
+    while (known := session.scalar(select(Labeler).where(Labeler.name == name))) is not None:
+        if body.name is None:
+            tried += 1
+            name = friendly_name(tried)
+        elif body.kind == known.kind == "teacher":
+            known.token_sha256 = security.token_sha256(token)
+            return known
+        else:
+            raise Problem(409, "taken", f"somebody here is called {name} already; take another name")
+    labeler = Labeler(name=name, kind=body.kind, token_sha256=security.token_sha256(token))
+    labeler.created_at = now(session)
+    session.add(labeler)
+    session.flush()
+    return labeler
+
+
+def _me(session: Session, labeler: Labeler) -> Me:
+    standing = (Preference.labeler_id == labeler.id) & Preference.withdrawn_at.is_(None)
+    given = session.scalars(select(func.count()).select_from(Preference).where(standing)).one()
+    return Me(id=labeler.id, name=labeler.name, kind=labeler.kind, labels=given)

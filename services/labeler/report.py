@@ -1,0 +1,135 @@
+"""Everything an operator may know of an experiment, as plain JSON values."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.labeler.status import video_url
+from shared import labels
+from shared.database import now
+from shared.models import (
+    Attempt,
+    Comparison,
+    Evaluation,
+    Event,
+    Experiment,
+    Labeler,
+    Preference,
+    Round,
+    StoredArtifact,
+)
+from shared.states import ROUND_TABLE, STAGES, RoundState
+
+ROUND_EVENTS = ("begun", *(row.event for row in ROUND_TABLE))
+
+
+def report(session: Session, experiment: Experiment) -> dict[str, Any]:
+    """Return the configuration, and of each round its state, timings, attempts, metrics and true return."""
+    rounds = list(
+        session.scalars(select(Round).where(Round.experiment_id == experiment.id).order_by(Round.number))
+    )
+    return {
+        "name": experiment.name,
+        "state": experiment.state,
+        "reason": experiment.reason,
+        "created_at": experiment.created_at,
+        "ended_at": experiment.ended_at,
+        "config": experiment.config,
+        "rounds": [_round(session, experiment.name, one) for one in rounds],
+        "labelers": _labelers(session, experiment.id),
+    }
+
+
+def events(session: Session, experiment: Experiment, after: int) -> list[dict[str, Any]]:
+    """Return the first thousand changes of state after event `after`, oldest first."""
+    query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
+    query = query.where(Event.experiment_id == experiment.id, Event.id > after).order_by(Event.id).limit(1000)
+    columns = ("id", "event", "source", "target", "actor", "at", "detail", "attempt_id")
+    return [
+        {"round": number, **{name: getattr(row, name) for name in columns}}
+        for row, number in session.execute(query)
+    ]
+
+
+def seconds_by_stage(session: Session, round_: Round) -> dict[str, float]:
+    """Return how many seconds the round has spent in each of its stages until now, retries included."""
+    query = select(Event.event, Event.target, Event.at).where(
+        Event.round_id == round_.id, Event.attempt_id.is_(None) | Event.event.in_(ROUND_EVENTS)
+    )
+    moves: list[tuple[str, datetime]] = [
+        (target, at)
+        for event, target, at in session.execute(query.order_by(Event.id))
+        if event in ROUND_EVENTS and target is not None
+    ]
+    ends = [at for _, at in moves[1:]] + [now(session)]
+    seconds: dict[str, float] = {}
+    for (state, at), end in zip(moves, ends, strict=True):
+        if state in STAGES:
+            seconds[state] = seconds.get(state, 0.0) + (end - at).total_seconds()
+    return {state: round(value, 3) for state, value in seconds.items()}
+
+
+def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
+    attempts = list(
+        session.scalars(select(Attempt).where(Attempt.round_id == round_.id).order_by(Attempt.id))
+    )
+    artifacts = session.scalars(select(StoredArtifact).where(StoredArtifact.round_id == round_.id))
+    stored = {one.kind: {"key": one.key, "sha256": one.sha256, "size": one.size} for one in artifacts}
+    video = stored.get("video")
+    evaluation = session.get(Evaluation, round_.id)
+    given, wanted = labels.progress(session, round_.id)
+    return {
+        "number": round_.number,
+        "state": round_.state,
+        "failed_stage": round_.failed_stage,
+        "error": round_.error,
+        "created_at": round_.created_at,
+        "changed_at": round_.changed_at,
+        "frozen_at": round_.frozen_at,
+        "label_set_sha256": round_.label_set_sha256,
+        "labels": {"given": given, "wanted": wanted, "withdrawn": _withdrawn(session, round_.id)},
+        "seconds": seconds_by_stage(session, round_),
+        "metrics": {one.stage: one.metrics for one in attempts if one.metrics and one.state == "succeeded"},
+        "evaluation": {"mean": evaluation.mean, "true_returns": evaluation.true_returns}
+        if evaluation
+        else None,
+        "artifacts": stored,
+        "video": video_url(name, round_.number, str(video["sha256"])) if video else None,
+        "attempts": [_attempt(one) for one in attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    columns = (
+        "id", "stage", "number", "state", "progress", "hints", "not_before", "lease_until", "claimed_at",
+        "first_step_at", "ended_at", "worker", "metrics", "error",
+    )  # fmt: skip
+    return {name: getattr(attempt, name) for name in columns}
+
+
+def _withdrawn(session: Session, round_id: int) -> int:
+    query = select(func.count()).select_from(Preference).join(Comparison)
+    withdrawn = query.where(Comparison.round_id == round_id, Preference.withdrawn_at.is_not(None))
+    return session.scalars(withdrawn).one()
+
+
+def _labelers(session: Session, experiment_id: int) -> list[dict[str, Any]]:
+    """Return who gave how many of the standing answers."""
+    query = (
+        select(Labeler.name, Labeler.kind, func.count())
+        .join(Preference, Preference.labeler_id == Labeler.id)
+        .join(Comparison)
+        .join(Round)
+        .where(Round.experiment_id == experiment_id, Preference.withdrawn_at.is_(None))
+        .group_by(Labeler.name, Labeler.kind)
+        .order_by(func.count().desc(), Labeler.name)
+    )
+    return [{"name": name, "kind": kind, "labels": count} for name, kind, count in session.execute(query)]
+
+
+def failed_round(session: Session, experiment: Experiment) -> Round | None:
+    """Return the round that waits for a retry, if one does."""
+    query = select(Round).where(Round.experiment_id == experiment.id, Round.state == RoundState.FAILED)
+    return session.scalar(query.order_by(Round.number.desc()).limit(1))

@@ -1,0 +1,168 @@
+"""The shapes of what the API takes and gives."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_ID = 2**31 - 1
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,80}$")]
+
+
+class Body(BaseModel):
+    """What a client sends: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewLabeler(Body):
+    """Who wants to label."""
+
+    name: Name | None = Field(None, description="empty: a friendly name is drawn")
+    kind: Literal["person", "teacher"] = "person"
+
+
+class Rename(Body):
+    """A labeler's new name."""
+
+    name: Name
+
+
+class Token(Body):
+    """A secret that somebody was given."""
+
+    token: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+class ClaimBody(Body):
+    """How many comparisons are asked for."""
+
+    count: int = Field(ge=1, le=10)
+
+
+class PreferenceBody(Body):
+    """An answer: ranks by place shown, 0 the best, equal ranks a tie, null: cannot be compared."""
+
+    comparison: Id
+    ranks: Annotated[list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=2, max_length=20)] | None
+    seconds: float | None = Field(None, ge=0, le=1e7, allow_inf_nan=False)
+
+
+class NewExperiment(Body):
+    """The configuration of an experiment, as in `configs/*.toml`."""
+
+    config: dict[str, Any]
+
+
+class Reason(Body):
+    """Why an operator does what they do."""
+
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)] = (
+        "an operator asked for it"
+    )
+
+
+class Me(BaseModel):
+    """A labeler as they see themselves."""
+
+    id: int
+    name: str
+    kind: str
+    labels: int = Field(description="answers given that stand")
+
+
+class Joined(BaseModel):
+    """A new labeler; the token is shown this once."""
+
+    id: int
+    name: str
+    kind: str
+    token: str
+
+
+class Film(BaseModel):
+    """A round and the video of its agent, once there is one."""
+
+    round: int
+    state: str
+    video: str | None
+
+
+class Work(BaseModel):
+    """The worker's stage that is under way."""
+
+    stage: str
+    state: str = Field(description="offered (waits for a worker) or running")
+    progress: float = Field(description="0 to 1")
+    eta_s: float | None = Field(description="seconds to its end, if its pace is known")
+
+
+class Status(BaseModel):
+    """What everybody may know of an experiment: nothing about how good the agent or the model is."""
+
+    name: str
+    state: str
+    instructions: str
+    round: int
+    of: int
+    round_state: str
+    given: int = Field(description="labels of this round")
+    wanted: int
+    final_in_s: float | None = Field(description="seconds left to undo, once every label is in")
+    attempt: Work | None
+    rounds: list[Film]
+
+
+class ClipView(BaseModel):
+    """A clip as it is shown."""
+
+    id: int
+    url: str
+    steps: int
+    fps: float
+
+
+class ComparisonView(BaseModel):
+    """A comparison handed to a labeler: clips in the order to be shown, left to right."""
+
+    id: int
+    round: int
+    clips: list[ClipView]
+    expires_at: datetime
+
+
+class Claims(BaseModel):
+    """The comparisons a labeler holds now, and where the round stands."""
+
+    comparisons: list[ComparisonView]
+    state: str
+    experiment_state: str
+    given: int
+    wanted: int
+
+
+class Renewed(BaseModel):
+    """A lease that goes on."""
+
+    expires_at: datetime
+
+
+class Counted(BaseModel):
+    """Where the round stands after an answer."""
+
+    given: int
+    wanted: int
+
+
+class ClipJudgement(BaseModel):
+    """What a teacher judges a clip by, one number a step."""
+
+    id: int
+    judgement: list[float]
+
+
+class TeacherView(BaseModel):
+    """A comparison's clips as a teacher judges them."""
+
+    clips: list[ClipJudgement]

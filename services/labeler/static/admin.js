@@ -1,0 +1,43 @@
+// The admin pages: buttons that act, and a part that keeps itself up to date.
+
+import { call } from "./api.js";
+
+const EVERY_MS = 2000;
+const QUESTIONS = {
+  abandon: "Abandon this experiment for good? What it made stays; nothing more is done.",
+  finish: "Finish this experiment as it stands? It cannot be resumed.",
+};
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-admin]");
+  if (!button) return;
+  const { admin: action, experiment } = button.dataset;
+  if (action in QUESTIONS && !confirm(QUESTIONS[action])) return;
+  button.disabled = true;
+  try {
+    await call("POST", `/api/admin/experiments/${experiment}/${action}`, {});
+    document.getElementById("problem").textContent = "";
+  } catch (problem) {
+    document.getElementById("problem").textContent = problem.message;
+  }
+  await refresh();
+});
+
+async function refresh() {
+  const live = document.getElementById("live-part");
+  if (!live) return;
+  try {
+    const response = await fetch(location.href);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const news = page.getElementById("live-part");
+    const open = [...live.querySelectorAll("details[open]")].map((one) => one.id);
+    if (!response.ok || !news || news.innerHTML === live.dataset.shown) return;
+    live.dataset.shown = news.innerHTML;
+    live.innerHTML = news.innerHTML;
+    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  } catch {
+    // the server is away for a moment: the next look will tell
+  }
+}
+
+setInterval(() => document.hidden || refresh(), EVERY_MS);

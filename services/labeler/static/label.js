@@ -1,0 +1,368 @@
+// The label page: hands out prepared pairs, takes answers by key or button, shows training in between.
+
+import { call, sleep, uuid, whoAmI } from "./api.js";
+import { listen } from "./events.js";
+import { Films } from "./films.js";
+import { Outbox } from "./outbox.js";
+import { Pair } from "./pair.js";
+import { drawTraining, percentOf } from "./training.js";
+
+const AHEAD = 4; // the pair on show and the next three, decoded
+const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
+const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
+const SAID = { left: "Left is better", right: "Right is better", tie: "Equal", incomparable: "Cannot compare" };
+const KEYS = {
+  ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", "=": "tie", ArrowDown: "incomparable",
+  s: "skip", S: "skip", " ": "pause", Backspace: "undo", "?": "help",
+};
+const REPEATABLE = ["pause", "help"];
+
+const $ = (id) => document.getElementById(id);
+const { experiment, lease } = document.body.dataset;
+const stage = $("stage");
+const films = new Films($("films"));
+
+let me = null;
+let status = null;
+let outbox = null;
+let queue = []; // pairs; the first is the one on show
+let history = []; // answers that can be undone: {id, action, comparison, pair?}
+let view = "loading";
+let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
+let shownAt = 0;
+let claiming = false;
+let activeAt = performance.now();
+let fresh = false; // a batch has come that nobody has looked at yet
+const settledAt = new Map(); // comparison: when the server took its answer
+
+// ------------------------------------------------------------------ what people do
+
+function act(action) {
+  activeAt = performance.now();
+  fresh = false;
+  if (action === "help") return $("help").open ? $("help").close() : $("help").showModal();
+  if (action === "undo") return undo();
+  if (view !== "labeling") return undefined;
+  if (action === "pause") return pause();
+  return settle(action);
+}
+
+function settle(action) {
+  const pair = queue[0];
+  if (action !== "skip" && (!pair.isReady || (pair.failure && action !== "incomparable"))) return;
+  const seconds = Math.round(performance.now() - shownAt) / 1000;
+  queue.shift();
+  pair.hide();
+  show(); // first of all the next pair
+  flash(action);
+  const comparison = pair.comparison;
+  if (action === "skip") {
+    outbox.add({ kind: "skip", comparison: pair.id });
+    pair.destroy();
+    say("Skipped");
+  } else {
+    const id = uuid();
+    outbox.add({ kind: "answer", id, comparison: pair.id, ranks: RANKS[action], seconds });
+    history.at(-1)?.pair?.destroy();
+    if (history.length) delete history.at(-1).pair;
+    history.push({ id, action, comparison, pair });
+    me.labels += 1;
+    say(SAID[action]);
+  }
+  render();
+  refill();
+}
+
+function undo() {
+  const last = history.at(-1);
+  if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
+  history.pop();
+  if (!outbox.recall(last.id)) outbox.add({ kind: "undo", id: last.id, comparison: last.comparison.id });
+  me.labels -= 1;
+  queue[0]?.hide();
+  queue.unshift(last.pair ?? new Pair(last.comparison, stage));
+  show();
+  say("Undone: answer this pair again");
+  return render();
+}
+
+function pause() {
+  playing = !playing;
+  if (playing) queue[0]?.reel.play();
+  else queue[0]?.reel.pause();
+  say(playing ? "Playing" : "Paused");
+  render();
+}
+
+function show() {
+  const pair = queue[0];
+  if (!pair) return;
+  pair.show(playing);
+  shownAt = performance.now();
+  if (!pair.isReady) {
+    pair.ready.then(() => {
+      if (pair !== queue[0]) return;
+      shownAt = performance.now();
+      pair.show(playing && view === "labeling");
+    });
+  }
+}
+
+// ------------------------------------------------------------- what the server says
+
+async function refill() {
+  const missing = AHEAD - queue.length;
+  if (claiming || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  claiming = true;
+  const sentAt = performance.now();
+  const count = Math.min(10, AHEAD + outbox.pending.size);
+  let claims;
+  try {
+    claims = await call("POST", `/api/experiments/${experiment}/claims`, { count });
+  } catch (problem) {
+    if (!problem.passing) say(problem.message);
+    await sleep(1000);
+    claims = null;
+  }
+  claiming = false;
+  if (claims === null) return refill();
+  const pending = outbox.pending;
+  const known = new Set(queue.map((pair) => pair.id));
+  const came = claims.comparisons.filter(
+    ({ id }) => !known.has(id) && !pending.has(id) && !(settledAt.get(id) > sentAt),
+  );
+  const wasEmpty = queue.length === 0;
+  for (const comparison of came) queue.push(new Pair(comparison, stage));
+  if (wasEmpty && queue.length) {
+    show();
+    if (view === "training") announceBatch();
+  }
+  return render();
+}
+
+function onStatus(news) {
+  const moved = status && (news.round !== status.round || news.round_state !== status.round_state);
+  status = news;
+  if (moved || status.round_state !== "labeling") {
+    if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
+    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.round !== status.round) : queue;
+    for (const pair of stale) drop(pair);
+    for (const one of history.splice(0)) one.pair?.destroy();
+  }
+  render();
+  refill();
+}
+
+function onDone(item, answer) {
+  settledAt.set(item.comparison, performance.now());
+  if (item.kind === "answer" && answer.wanted) Object.assign(status, { given: answer.given, wanted: answer.wanted });
+  render();
+  refill();
+}
+
+function onRefused(item, problem) {
+  if (item.kind === "answer") {
+    const index = history.findIndex((one) => one.id === item.id);
+    if (index >= 0) history.splice(index, 1)[0].pair?.destroy();
+    me.labels -= 1;
+    say(`One answer was not taken: ${problem.message}.`, true);
+  } else if (item.kind === "undo") {
+    const pair = queue.find((one) => one.id === item.comparison);
+    if (pair) drop(pair);
+    me.labels += 1;
+    say(`Too late to undo: ${problem.message}.`, true);
+  }
+  render();
+  refill();
+}
+
+function onTrouble(problem) {
+  const size = outbox?.size ?? 0;
+  $("offline").hidden = problem === null;
+  if (problem) {
+    $("offline").textContent =
+      problem.status === 401
+        ? "This browser is no longer known here. Reload the page."
+        : `No connection. ${size === 1 ? "One answer is" : `${size} answers are`} kept here and sent when it is back.`;
+  }
+}
+
+function drop(pair) {
+  const first = pair === queue[0];
+  queue = queue.filter((one) => one !== pair);
+  pair.destroy();
+  if (first) show();
+}
+
+async function renewForEver() {
+  for (;;) {
+    await sleep((1000 * lease) / 3);
+    if (document.hidden || performance.now() - activeAt > AWAY_MS) continue;
+    for (const pair of [...queue]) {
+      if (outbox.pending.has(pair.id)) continue;
+      try {
+        await call("POST", `/api/comparisons/${pair.id}/renew`);
+      } catch (problem) {
+        if (problem.passing || !queue.includes(pair)) continue;
+        if (pair === queue[0]) say(`Here is another pair: ${problem.message}.`, true);
+        drop(pair);
+        render();
+      }
+    }
+    refill();
+  }
+}
+
+// ------------------------------------------------------------------------ what is shown
+
+function currentView() {
+  if (!status) return "loading";
+  if (status.state === "paused") return "paused";
+  if (status.state !== "running") return "ended";
+  if (queue.length) return "labeling";
+  if (status.round_state === "failed") return "failed";
+  if (status.round_state !== "labeling") return "training";
+  if (outbox.size) return "sending";
+  if (status.given < status.wanted) return claiming ? view : "waiting";
+  return "grace";
+}
+
+const NOTES = {
+  loading: ["One moment", "Looking for clips."],
+  sending: ["One moment", "Your answers are on their way."],
+  waiting: ["Nothing for you just now", "The rest of this batch is with other labelers. What they give back comes up here."],
+  grace: ["Batch complete", "Thank you! The agent is about to learn from it."],
+  paused: ["Paused", "Labeling goes on when the operator resumes this experiment."],
+  failed: ["Something went wrong", "Training failed. The operator sees why and can try again; no answer is lost."],
+  ended: ["This experiment has ended", "Thank you for every answer."],
+};
+
+function render() {
+  if (!status) return;
+  const before = view;
+  view = currentView();
+  document.body.dataset.view = view;
+  const labeling = view === "labeling";
+  $("view-labeling").hidden = !labeling;
+  $("view-training").hidden = view !== "training";
+  $("view-note").hidden = !(view in NOTES);
+  if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
+  $("note-undo").hidden = !(history.length && (view === "grace" || view === "waiting"));
+  $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
+  films.setVisible(!$("films-area").hidden);
+  if (!$("films-area").hidden) films.update(status.rounds);
+  if (view === "training") drawTraining($("view-training"), status);
+  if (view === "grace" && before !== "grace") countDown(status.final_in_s);
+  if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing) : queue[0].reel.pause();
+  drawHead();
+  drawTitle();
+}
+
+function drawHead() {
+  const inBatch = status.round_state === "labeling";
+  const given = Math.min(status.wanted, status.given + outbox.items.filter((one) => one.kind === "answer").length);
+  $("round").textContent = `Round ${status.round} of ${status.of}`;
+  $("batch").hidden = !inBatch;
+  $("batch").max = status.wanted || 1;
+  $("batch").value = given;
+  $("count").textContent = inBatch ? `${given} of ${status.wanted}` : "";
+  $("mine").textContent = `You: ${me.labels}`;
+  $("undo").disabled = !history.length;
+  $("pause-word").textContent = playing ? "Pause" : "Play";
+}
+
+function drawTitle() {
+  const words = { training: `Training ${percentOf(status)} %`, paused: "Paused", ended: "Ended" };
+  document.title = `${fresh ? "● New clips" : words[view] ?? "Label"} · Lockstep`;
+}
+
+function announceBatch() {
+  fresh = true;
+  say("New clips are here");
+}
+
+function countDown(seconds) {
+  const bar = $("note-countdown");
+  bar.hidden = seconds === null;
+  if (seconds !== null) bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
+}
+
+function flash(action) {
+  document.querySelector(`.answers [data-action="${action}"]`)?.animate(
+    [{ filter: "brightness(1.35)" }, { filter: "none" }], { duration: 250 },
+  );
+}
+
+let toastTimer;
+function say(text, loud = false) {
+  $("live").textContent = text;
+  $("toast").textContent = text;
+  $("toast").classList.toggle("loud", loud);
+  $("toast").classList.add("shown");
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => $("toast").classList.remove("shown"), loud ? 6000 : 900);
+}
+
+// ------------------------------------------------------------------------------ begin
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+  const action = KEYS[event.key];
+  if (!action || (event.key === " " && event.target.matches("button, a"))) return;
+  if (document.querySelector("dialog[open]") && action !== "help") return;
+  event.preventDefault();
+  if (!event.repeat || REPEATABLE.includes(action)) act(action);
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (!button) return;
+  if (event.detail) button.blur(); // after a click, the space bar means pause again
+  act(button.dataset.action);
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  activeAt = performance.now();
+  fresh = false;
+  render();
+});
+addEventListener("pointermove", () => (activeAt = performance.now()), { passive: true });
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+$("who").addEventListener("click", () => {
+  $("name").value = me.name;
+  $("name-problem").textContent = "";
+  $("rename").showModal();
+});
+$("rename-form").addEventListener("submit", async (event) => {
+  if (event.submitter?.value === "cancel") return;
+  event.preventDefault();
+  try {
+    me = await call("PATCH", "/api/me", { name: $("name").value });
+    $("who").textContent = me.name;
+    $("rename").close();
+  } catch (problem) {
+    $("name-problem").textContent = problem.message;
+  }
+});
+
+async function begin() {
+  for (let wait = 500; !me; wait = Math.min(wait * 2, 8000)) {
+    try {
+      me = await whoAmI();
+      status = await call("GET", `/api/experiments/${experiment}`);
+    } catch (problem) {
+      me = null;
+      $("note-text").textContent = problem.message;
+      await sleep(wait);
+    }
+  }
+  $("who").textContent = me.name;
+  outbox = new Outbox(me.id, { onDone, onRefused, onTrouble });
+  render();
+  refill();
+  listen(experiment, onStatus, (down) => (document.body.dataset.connection = down ? "down" : "up"));
+  renewForEver();
+  setInterval(() => view === "waiting" && refill(), 3000);
+}
+
+begin();

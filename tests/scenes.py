@@ -1,0 +1,222 @@
+"""Experiments with real clips in a real store, taken to any state without a trainer.
+
+The trainers' part is played by calling `shared.rounds` as a worker would. For tests, benchmarks and pictures.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.labeler.__main__ import Server, configure
+from services.labeler.app import create_app
+from shared import config, rounds
+from shared.database import Database
+from shared.jobs import (
+    ClipRecord,
+    CollectResult,
+    ComparisonRecord,
+    Result,
+    TrainAgentResult,
+    TrainRewardResult,
+)
+from shared.models import Attempt, Experiment, Round
+from shared.settings import Settings
+from shared.states import LIVE_ATTEMPTS
+from shared.storage import put_artifact
+
+WORKER = {"host": "here", "pid": 1, "device": "cpu"}
+LEASE_S = 15.0
+STEPS, FPS = 25, 25.0
+SECRET_RETURN = 487.1234  # a true return that no labeler may ever see
+SECRET_JUDGEMENT = 0.98765
+SECRET_METRIC = 0.7654321
+
+
+def moving_shape(seed: int, steps: int = STEPS, side: int = 60) -> np.ndarray:
+    """Draw a square that wanders over a shaded ground: [steps, side, side, 3], uint8."""
+    draw = np.random.default_rng(seed)
+    frames = np.empty((steps, side, side, 3), np.uint8)
+    frames[:] = np.linspace(30, 70, side, dtype=np.uint8)[:, None, None]
+    colour, place, speed = draw.integers(90, 255, 3), draw.uniform(10, side - 22, 2), draw.uniform(-2, 2, 2)
+    for frame in frames:
+        place = np.clip(place + speed, 0, side - 12)
+        row, column = place.astype(int)
+        frame[row : row + 12, column : column + 12] = colour
+    return frames
+
+
+def cart_pole(seed: int, steps: int = STEPS) -> np.ndarray:
+    """Play CartPole, well or badly as the seed has it: [steps, 400, 600, 3], uint8."""
+    import gymnasium
+
+    environment = gymnasium.make("CartPole-v1", render_mode="rgb_array")
+    observation, _ = environment.reset(seed=seed)
+    draw, frames = np.random.default_rng(seed), []
+    skill = draw.uniform(0.3, 1.0)
+    for _ in range(steps):
+        lean = observation[2] + 0.4 * observation[3] + 0.05 * observation[1]
+        action = int(lean > 0) if draw.uniform() < skill else int(draw.integers(2))
+        observation = environment.step(action)[0]
+        frames.append(environment.render())
+    environment.close()
+    return np.array(frames, np.uint8)
+
+
+@cache
+def _clip(kind: str, seed: int, steps: int) -> tuple[bytes, bytes]:
+    frames = cart_pole(seed, steps) if kind == "cart_pole" else moving_shape(seed, steps)
+    draw = np.random.default_rng(seed)
+    npz = pack_npz(draw.normal(size=(steps + 1, 4)).astype(np.float32), draw.integers(0, 2, steps))
+    return encode_mp4(frames, 50.0 if kind == "cart_pole" else FPS), npz
+
+
+def settings_for(folder: Path, database_url: str, **more: Any) -> Settings:
+    """Return settings with everything in `folder` apart from the database."""
+    return Settings(_env_file=None, data_dir=folder / "data", database_url=database_url, **more)
+
+
+@contextmanager
+def serve(settings: Settings) -> Iterator[str]:
+    """Run the labeler service, as its own process would, on the port of `settings`; yield its address."""
+    app = create_app(settings)
+    server = Server(configure(app, settings))
+    server.live = app.state.context.live
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the labeler did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Scene:
+    """One experiment, its database and its store."""
+
+    def __init__(
+        self, settings: Settings, kind: str = "shape", name: str = "shapes", **overrides: Any
+    ) -> None:
+        self.settings, self.kind, self.name = settings, kind, name
+        self.database, self.store = Database(settings.database_url), settings.open_store()
+        labels = {"comparisons_per_round": 6, "undo_grace_s": 0.6, "lease_s": 60.0} | overrides.pop(
+            "labels", {}
+        )
+        data = {"name": name, "env_id": "CartPole-v1", "rounds": 4, "labels": labels} | overrides
+        with self.database.write() as session:
+            self.id = rounds.create_experiment(session, config.parse(data), "test")[0].id
+
+    def close(self) -> None:
+        self.database.close()
+
+    def round(self) -> Round:
+        with self.database.read() as session:
+            return rounds.current_round(session, self.id)
+
+    def claim(self) -> int:
+        """Take the attempt that waits, as a worker."""
+        with self.database.write() as session:
+            round_ = rounds.current_round(session, self.id)
+            query = session.query(Attempt).filter(
+                Attempt.round_id == round_.id, Attempt.state.in_(LIVE_ATTEMPTS)
+            )
+            attempt_id = query.one().id
+            assert rounds.claim(session, attempt_id, WORKER, LEASE_S)
+            return attempt_id
+
+    def beat(self, attempt_id: int, progress: float) -> None:
+        """Report progress, as a worker."""
+        with self.database.write() as session:
+            rounds.heartbeat(session, attempt_id, LEASE_S, progress, {"loss": SECRET_METRIC})
+
+    def complete(self, attempt_id: int, result: Result) -> None:
+        with self.database.write() as session:
+            rounds.complete(session, attempt_id, result)
+
+    def collect(self) -> None:
+        """Store the comparisons of this round, so that labeling begins."""
+        attempt_id, round_ = self.claim(), self.round()
+        count = config.parse(self._config()).comparisons(round_.number)
+        clips = [self._clip_record(round_.number, attempt_id, index) for index in range(2 * count)]
+        pairs = [ComparisonRecord([2 * index, 2 * index + 1], index % 5 == 4) for index in range(count)]
+        self.complete(attempt_id, CollectResult(clips, pairs))
+
+    def close_labeling(self) -> bool:
+        """Freeze the label set if it is complete, as the coordinator would."""
+        with self.database.write() as session:
+            return bool(rounds.close_labeling(session, self.round().id, "coordinator"))
+
+    def train_reward(self) -> None:
+        attempt_id = self.claim()
+        self.beat(attempt_id, 0.5)
+        weights = put_artifact(self.store, "reward_model", f"rm/{attempt_id}", b"weights")
+        self.complete(attempt_id, TrainRewardResult(weights, {"held_out/accuracy": SECRET_METRIC}))
+
+    def train_agent(self) -> None:
+        attempt_id = self.claim()
+        self.beat(attempt_id, 0.5)
+        agent = put_artifact(self.store, "agent", f"agent/{attempt_id}", b"weights")
+        film = _clip(self.kind, 1000 + self.round().number, 3 * STEPS)[0]
+        video = put_artifact(self.store, "video", f"video/{attempt_id}.mp4", film)
+        returns = [SECRET_RETURN - 300.0] * 3
+        self.complete(
+            attempt_id, TrainAgentResult(agent, video, returns, {"charts/predicted": SECRET_METRIC})
+        )
+
+    def label_all(self, client: httpx.Client) -> None:
+        """Answer everything that is open through the API."""
+        while comparisons := self.claims(client)["comparisons"]:
+            for one in comparisons:
+                put_answer(client, one["id"], [0, 1]).raise_for_status()
+
+    def claims(self, client: httpx.Client, count: int = 10) -> dict[str, Any]:
+        answer = client.post(f"/api/experiments/{self.name}/claims", json={"count": count})
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def _config(self) -> dict[str, Any]:
+        with self.database.read() as session:
+            return session.get_one(Experiment, self.id).config
+
+    def _clip_record(self, number: int, attempt_id: int, index: int) -> ClipRecord:
+        mp4, npz = _clip(self.kind, 100 * number + index, STEPS)
+        key = f"clips/{self.name}-{number}-{attempt_id}-{index:03d}"
+        return ClipRecord(
+            npz=put_artifact(self.store, "clip_npz", f"{key}.npz", npz),
+            mp4=put_artifact(self.store, "clip_mp4", f"{key}.mp4", mp4),
+            steps=STEPS,
+            fps=50.0 if self.kind == "cart_pole" else FPS,
+            judgement=[SECRET_JUDGEMENT] * STEPS,
+        )
+
+
+def put_answer(
+    client: httpx.Client, comparison: int, ranks: Sequence[int] | None, key: str | None = None
+) -> httpx.Response:
+    """Give an answer through the API."""
+    body = {"comparison": comparison, "ranks": ranks, "seconds": 1.5}
+    return client.put(f"/api/preferences/{key or uuid.uuid4()}", json=body)
+
+
+def join(client: httpx.Client, name: str | None = None, **headers: str) -> str:
+    """Become a labeler and return the token; `client` sends it from now on."""
+    kind = "teacher" if headers else "person"
+    answer = client.post("/api/labelers", json={"name": name, "kind": kind}, headers=headers)
+    answer.raise_for_status()
+    client.cookies.clear()
+    token: str = answer.json()["token"]
+    client.headers["Authorization"] = f"Bearer {token}"
+    return token
