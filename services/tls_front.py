@@ -1,8 +1,8 @@
 """`python -m services.tls_front 6379=redis:6379 …`: take TLS connections and pass on what is inside them.
 
 It stands before Redis, Postgres and the S3 server where trainers on other hosts reach them. Its certificate
-and key are server.crt and server.key in LOCKSTEP_SECRETS_DIR. It speaks TLS from the first byte, so clients of
-Postgres need `sslnegotiation=direct` (libpq 17 and later). Who may do what, the servers behind it say.
+and key are server.crt and server.key in LOCKSTEP_SECRETS_DIR. It speaks TLS from the first byte, so clients
+of Postgres need `sslnegotiation=direct` (libpq 17 and later). Who may do what, the servers behind it say.
 """
 
 import asyncio
