@@ -21,9 +21,10 @@ import numpy as np
 
 from services.agent_trainer import stages as agent_stages
 from services.reward_trainer import stages as reward_stages
+from services.teachers import KINDS, Teacher, answer
 from shared import config as configuration
 from shared.config import ExperimentConfig
-from shared.jobs import Artifact, ClipRecord, CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, seed_for
+from shared.jobs import Artifact, CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob
 
 
 @dataclass
@@ -41,25 +42,9 @@ class MemoryStore:
         return self.data[key]
 
 
-def answer(teacher: str, clips: list[ClipRecord], draw: np.random.Generator) -> list[int]:
-    """Return a teacher's ranks for two clips.
-
-    The oracle prefers the higher sum of judgements and calls equal ones a tie; the mistake teacher turns one
-    answer in ten round; the coin does not look at the clips.
-    """
-    first, second = (sum(clip.judgement) for clip in clips)
-    ranks = [0, 0] if first == second else [int(first < second), int(first > second)]
-    if teacher == "coin":
-        return [0, 1] if draw.random() < 0.5 else [1, 0]
-    if teacher == "mistake" and draw.random() < 0.1:
-        return ranks[::-1]
-    return ranks
-
-
-def run(config: ExperimentConfig, teacher: str) -> dict[str, Any]:
+def run(config: ExperimentConfig, teacher: Teacher) -> dict[str, Any]:
     """Run all rounds of one experiment; return what came of each."""
     store, data = MemoryStore(), config.model_dump()
-    draw = np.random.default_rng(seed_for(config.seed, "teacher"))
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
     model: Artifact | None = None
@@ -72,10 +57,12 @@ def run(config: ExperimentConfig, teacher: str) -> dict[str, Any]:
         collected = agent_stages.collect(
             CollectJob(**about, agent=agent, reward_model=model), *quiet, encode=None
         )
+        judgements = [clip.judgement for clip in collected.clips]
         for comparison in collected.comparisons:
-            clips = [collected.clips[i] for i in comparison.clips]
-            ranks = answer(teacher, clips, draw)
-            labels.append(LabelRecord([c.npz for c in clips], ranks, comparison.held_out, teacher, number))
+            ranks = answer(teacher, number, judgements, *comparison.clips)
+            clips = [collected.clips[i].npz for i in comparison.clips]
+            if ranks is not None:
+                labels.append(LabelRecord(clips, ranks, comparison.held_out, teacher.kind, number))
         clock.append(time.perf_counter())
         trained = reward_stages.train_reward(
             TrainRewardJob(**about, labels=labels, reward_model=model, agent=agent), *quiet
@@ -139,9 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-30"), help="1-30 or 4,7,9")
     parser.add_argument("--labels", type=int, help="labels in all, shared out over the rounds")
-    parser.add_argument(
-        "--teacher", choices=["oracle", "mistake", "coin"], default="oracle", help="who answers"
-    )
+    parser.add_argument("--teacher", choices=KINDS, default="oracle", help="who answers")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
     overrides = {key: value_of(value) for key, _, value in (item.partition("=") for item in args.set)}
@@ -151,7 +136,7 @@ def main() -> None:
     results = []
     for seed in args.seeds:
         config = configuration.load(args.config, overrides | {"seed": seed})
-        result = run(config, args.teacher)
+        result = run(config, Teacher(args.teacher, seed=seed))
         results.append(result)
         target = config.evaluation.solved_return or math.inf
         by_round = " ".join(f"{value:5.0f}" for value in result["rounds"])

@@ -29,6 +29,7 @@ from shared.broker import TASK, Broker
 from shared.database import Database
 from shared.jobs import Job, result_from_json
 from shared.models import Attempt
+from shared.results import BadResult
 from shared.rounds import Beat
 from shared.settings import Settings, load_settings
 from shared.states import QUEUES, AttemptState
@@ -218,8 +219,10 @@ def _take(worker: Worker, watch: Watch, stage: str, trainer: TrainerProcess, rep
         return False
     if report.kind == "result":
         result = result_from_json(stage, report.values["result"])
-        log.info("attempt %s: done", watch.attempt_id)
-        settle(worker, watch, lambda session: rounds.complete(session, watch.attempt_id, result))
+        try:
+            settle(worker, watch, lambda session: rounds.complete(session, watch.attempt_id, result))
+        except BadResult as error:
+            _fail(worker, watch, str(error))
         return True
     if report.kind == "error":
         _fail(worker, watch, explain(report.values["kinds"], report.values["message"]) + trainer.last_lines())

@@ -93,6 +93,7 @@ class AgentConfig(Section):
     anneal: Literal["every_round", "last_round", "never"] = Field(
         "last_round", description="when the step size falls linearly to zero"
     )
+    restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
     hidden: int = Field(64, ge=1, description="units in each of the two hidden layers")
     linger: int = Field(
         10,

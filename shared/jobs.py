@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 Metrics = dict[str, Any]
 
 
-class StageStoppedError(Exception):
+class StageStopped(Exception):
     """A stage was asked to stop and did: nothing it stored is official, another attempt begins anew."""
 
 

@@ -94,7 +94,9 @@ class TrainerProcess:
 
     def fate(self) -> str:
         """Say how the process ended, and what it said last."""
-        code = self.process.wait()
+        code = self.process.poll()
+        if code is None:
+            return "the trainer process closed its reports and hangs" + self.last_lines()
         self._log.join(1.0)
         if code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -128,6 +130,8 @@ class TrainerProcess:
                 with suppress(ValueError, KeyError):  # the half line of a process that was killed
                     values = json.loads(line)
                     self._inbox.put(Report(values.pop("type"), values))
+        with suppress(subprocess.TimeoutExpired):  # the pipe closes a moment before the process has ended
+            self.process.wait(TERM_S)
         self._inbox.put(Report("gone", {}))
 
     def _follow_log(self) -> None:

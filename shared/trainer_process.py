@@ -10,7 +10,6 @@ A trainer never outlives its worker: it ends at once when the pipe of its jobs i
 
 import ctypes
 import json
-import math
 import os
 import queue
 import signal
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.jobs import Job, Metrics, Result, StageStoppedError, job_from_json, to_json
+from shared.jobs import Job, Metrics, Result, StageStopped, job_from_json, to_json
 from shared.settings import load_settings
 from shared.storage import Store
 
@@ -55,7 +54,8 @@ class Link:
 
     def report(self, kind: str, **values: Any) -> None:
         """Send one report; ends the process if nobody listens any more."""
-        line = memoryview(json.dumps({"type": kind, **values}).encode() + b"\n")
+        # `float` turns NumPy's and torch's numbers, which metrics may hold, into plain ones.
+        line = memoryview(json.dumps({"type": kind, **values}, default=float).encode() + b"\n")
         with self._writing:
             try:
                 while line:
@@ -84,7 +84,7 @@ def serve(stages: dict[str, Stage], hello: Metrics, prepare: Callable[[int], Non
     os.dup2(2, 1)  # what libraries print belongs to the log
     link = Link(int(sys.argv[1]), int(sys.argv[2]))
     store = load_settings().open_store()
-    link.report("hello", **hello)
+    link.report("hello", trainer_pid=os.getpid(), **hello)
     while True:
         order = link.orders.get()
         prepare(order.job.seed)
@@ -97,19 +97,19 @@ def _carry_out(stage: Stage, job: Job, store: Store, link: Link) -> None:
     def on_progress(fraction: float, metrics: Metrics) -> None:
         nonlocal last
         if time.monotonic() - last >= REPORT_S:
-            link.report("progress", attempt=job.attempt_id, fraction=float(fraction), metrics=_plain(metrics))
+            link.report("progress", attempt=job.attempt_id, fraction=float(fraction), metrics=metrics)
             last = time.monotonic()
 
     try:
         result = stage(job, store, on_progress, link.stop.is_set)
-    except StageStoppedError:
+    except StageStopped:
         link.report("stopped", attempt=job.attempt_id)
     except Exception as error:
         traceback.print_exc()
         kinds = [kind.__name__ for kind in type(error).__mro__]
         link.report("error", attempt=job.attempt_id, kinds=kinds, message=str(error))
     else:
-        link.report("result", attempt=job.attempt_id, result=_plain(to_json(result)))
+        link.report("result", attempt=job.attempt_id, result=to_json(result))
 
 
 def _die_with_parent() -> None:
@@ -117,15 +117,3 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` with numbers that JSON and databases know: NaN and infinities become None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    number = float(value)  # NumPy's and torch's scalars too
-    return number if math.isfinite(number) else None

@@ -1,10 +1,10 @@
 """Environments: how they are made, what they hide from everything that learns, and what a teacher judges by.
 
-An end that the environment decides on (a pole that falls) would give the task away: an agent that knows when it
-is cut off learns to last, whatever people prefer. So such an end is hidden. `HideTermination` reports it
-as a time limit like any other, and first lets the episode linger: the last observation stays for some steps, so
-that segments can show the end without crossing it, and a fallen pole is a place to be in, good or bad only by
-people's judgement.
+An end that the environment decides on (a pole that falls) would give the task away: an agent that knows
+when it is cut off learns to last, whatever people prefer. So such an end is hidden. `HideTermination` reports
+it as a time limit like any other, and first lets the episode linger: the last observation stays for some
+steps, so that segments can show the end without crossing it, and a fallen pole is a place to be in, good or
+bad only by people's judgement.
 """
 
 import os
@@ -23,12 +23,12 @@ Env = gym.Env[Any, Any]
 MAX_WIDTH = 320  # pixels of a frame; larger ones are reduced by whole numbers
 
 
-class UnknownEnvironmentError(ValueError):
+class UnknownEnvironment(ValueError):
     """No such environment, or one that this agent cannot play; the message says what would do."""
 
 
 class HideTermination(gym.Wrapper[Any, Any, Any, Any]):
-    """Never report `terminated`: hold the last observation for `linger` steps without reward, then truncate."""
+    """Never report `terminated`: hold the last observation for `linger` rewardless steps, then truncate."""
 
     def __init__(self, env: Env, linger: int) -> None:
         super().__init__(env)
@@ -56,24 +56,23 @@ class HideTermination(gym.Wrapper[Any, Any, Any, Any]):
 def make_env(env_id: str, linger: int | None = None, render: bool = False) -> Env:
     """Make one environment: as it is, or with its termination hidden if `linger` is given.
 
-    Raises UnknownEnvironmentError if Gymnasium does not know it or the agent cannot play it.
+    Raises UnknownEnvironment if Gymnasium does not know it or the agent cannot play it.
     """
     try:
         env: Env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
     except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UnknownEnvironmentError(
+        raise UnknownEnvironment(
             f"there is no environment {env_id!r} to play ({error}); CartPole-v1 is one that works"
         ) from error
     if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
-        raise UnknownEnvironmentError(
+        raise UnknownEnvironment(
             f"{env_id} observes {env.observation_space}; the agent needs a vector of numbers"
         )
     if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
-        raise UnknownEnvironmentError(
-            f"{env_id} acts in {env.action_space}; the agent needs Discrete actions"
-        )
-    if render and env_id.startswith("CartPole-"):  # drawn at half size: four times as fast
-        env.unwrapped.screen_width, env.unwrapped.screen_height = 300, 200  # type: ignore[attr-defined]
+        raise UnknownEnvironment(f"{env_id} acts in {env.action_space}; the agent needs Discrete actions")
+    if render and env_id.startswith("CartPole-"):  # drawn small: four times as fast
+        screen = {"screen_width": 320, "screen_height": 240}
+        vars(env.unwrapped).update(screen)
     return env if linger is None else HideTermination(env, linger)
 
 
@@ -97,7 +96,7 @@ def judge_cartpole(observations: np.ndarray) -> np.ndarray:
     """Return the judgement [T] of CartPole states [T, 4]: position, speed, angle, angular speed.
 
     CartPole's own reward is 1 a step, so segments of equal length would always tie. What a sensible person
-    looks at instead: a fallen pole, or a cart off the track, is the worst (−2 a step); otherwise a step is
+    looks at instead: a fallen pole, or a cart off the track, is the worst (−2 a step); any other step is
     worth 1, less how far the cart is from the centre (up to 0.5), how far the pole leans (up to 0.3) and how
     much both move (up to 0.1 each). The limits are those at which the environment ends an episode.
     """
@@ -110,7 +109,7 @@ def judge_cartpole(observations: np.ndarray) -> np.ndarray:
 def replay(
     env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """Play `actions` again from `seed` and return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
+    """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
 
     An environment is a function of its seed and its actions, so pictures need not be drawn, nor kept, while
     the agent plays: only the few that people will see are drawn afterwards. Episodes follow one another as

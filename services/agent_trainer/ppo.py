@@ -1,12 +1,12 @@
 """PPO in one file: play, estimate advantages, take clipped gradient steps, repeat.
 
-    python -m services.agent_trainer.ppo --env-id CartPole-v1        # plain PPO on the environment's reward
-    python -m services.agent_trainer.ppo --reward my_module:my_fn    # the same agent, a reward of your own
+    python -m services.agent_trainer.ppo --env-id CartPole-v1       # plain PPO on the environment's reward
+    python -m services.agent_trainer.ppo --reward my_module:my_fn   # the same agent, a reward of your own
 
-`train()` is all that Lockstep calls. It learns from `reward_fn(observations, actions, next_observations)`; the
-environment's own reward is added up as the *true return* and logged, and unless `--reward env` is asked for,
-nothing that learns ever sees it. Where people judge, `services/agent_trainer/envs.py` also hides the ends of episodes: such an
-environment never reports `terminated`, so every end is bootstrapped like a time limit.
+It learns from `reward_fn(observations, actions, next_observations)`. The environment's own reward is added up
+as the *true return* and logged; unless `--reward env` is asked for, nothing that learns ever sees it. Where
+people judge, `envs.py` also hides the ends of episodes: such an environment never reports `terminated`, and
+every end is bootstrapped like a time limit.
 
 Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurrent and continuous policies.
 """
@@ -122,7 +122,7 @@ class Agent(nn.Module):
         """Return every action's log-probability [..., A] at observations [..., D]."""
         return self.policy(self.normalise(observations)).log_softmax(-1)  # type: ignore[no-any-return]
 
-    def measure(self, observations: Tensor, space: gym.spaces.Box) -> None:
+    def measure(self, observations: Tensor, space: Any) -> None:
         """Fix the normalisation for good: by the bounds that `space` declares, else by observations [..., D].
 
         Fixed, since a policy whose inputs are rescaled while it learns unlearns: running statistics cost
@@ -210,7 +210,7 @@ def update(
     flat = [x.flatten() for x in (data.actions, data.log_probs, advantages, targets)]  # [T·N] each
     losses: dict[str, float] = {}
     for _ in range(args.update_epochs):
-        for index in torch.randperm(len(observations), generator=draw).split(args.minibatch_size):
+        for index in torch.randperm(len(observations), generator=draw).split(args.minibatch_size):  # type: ignore[no-untyped-call]
             obs = observations[index]
             actions, old_log_probs, advantage, target = (x[index] for x in flat)
             log_policy = agent.log_policy(obs)  # [B, A]
@@ -250,8 +250,9 @@ def train(
 
     player = Player(envs, args.seed)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
-    writer = SummaryWriter(args.log_dir) if args.log_dir else None  # type: ignore[no-untyped-call]
-    batch, metrics = args.num_envs * args.num_steps, {}
+    writer = SummaryWriter(args.log_dir) if args.log_dir else None
+    metrics: dict[str, float] = {}
+    batch = args.num_envs * args.num_steps
     updates = max(1, args.total_steps // batch)
     if not agent.measured:  # these steps only measure
         agent.measure(rollout(agent, player, args.num_steps).observations, envs.single_observation_space)
@@ -280,7 +281,7 @@ def train(
             writer.add_scalar(name, value, first_step + (number + 1) * batch)  # type: ignore[union-attr]
         on_progress((number + 1) / updates, metrics)
     if writer:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()
     return metrics
 
 

@@ -1,7 +1,7 @@
-"""The agent trainer's stages: collect clips to compare, train the agent. Functions of their jobs, bit for bit.
+"""The agent trainer's stages: collect clips to compare, train the agent.
 
-Every random draw comes from the experiment's seed, the round and the stage, never from the attempt, so an
-attempt that is killed and tried again gives the same clips and the same weights.
+A stage is a function of its job: every random draw comes from the experiment's seed, the round and the stage,
+never from the attempt, so an attempt that is killed and tried again gives the same clips and weights.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from shared.jobs import (
     CollectJob,
     CollectResult,
     ComparisonRecord,
-    StageStoppedError,
+    StageStopped,
     Store,
     TrainAgentJob,
     TrainAgentResult,
@@ -52,7 +52,7 @@ def collect(
 ) -> CollectResult:  # fmt: skip
     """Play the newest agent, cut its play into segments, choose comparisons, store their clips.
 
-    Raises ValueError if no segment of the wanted length fits into an episode, StageStoppedError if asked to stop.
+    Raises ValueError if no segment of the wanted length fits into an episode, StageStopped if asked to stop.
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
     torch.set_num_threads(1)
@@ -157,15 +157,15 @@ def train_agent(
 ) -> TrainAgentResult:  # fmt: skip
     """Go on training the agent, on the reward model's predictions alone; evaluate and film it.
 
-    Raises StageStoppedError if asked to stop. `encode=None` leaves the film out.
+    Raises StageStopped if asked to stop. `encode=None` leaves the film out.
     """
     torch.set_num_threads(1)
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
-    agent = load_agent(config, store, job.agent)
+    agent = load_agent(config, store, None if config.agent.restart else job.agent)
     model = reward_model.load(read(store, job.reward_model))
     last = job.round_number == config.rounds
-    settings = config.agent.model_dump(exclude={"linger", "final_steps", "anneal"})
+    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
@@ -182,10 +182,10 @@ def train_agent(
         "charts/predicted_return": float(np.mean(predicted_returns)),
     }
     if job.log_dir:
-        writer = SummaryWriter(job.log_dir)  # type: ignore[no-untyped-call]
+        writer = SummaryWriter(job.log_dir)
         for name in ("charts/true_return", "charts/predicted_return"):
-            writer.add_scalar(name, metrics[name], played + args.total_steps)  # type: ignore[no-untyped-call]
-        writer.close()  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, metrics[name], played + args.total_steps)
+        writer.close()
     on_progress(0.95, metrics)
     video = video_of_episode(config, seed, actions, encode) if encode else b""
     return TrainAgentResult(
@@ -234,7 +234,7 @@ def evaluate(
 
 
 def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], encode: Encode) -> bytes:
-    """Film the first evaluation episode: at its own speed, thinned out to VIDEO_FPS, cut off at VIDEO_FRAMES."""
+    """Film the first evaluation episode at its own speed, thinned out to VIDEO_FPS, up to VIDEO_FRAMES."""
     fps = envs.frame_rate(config.env_id)
     every = int(-(-fps // VIDEO_FPS))
     wanted = range(0, len(actions), every)[:VIDEO_FRAMES]
@@ -261,4 +261,4 @@ def read(store: Store, artifact: Artifact) -> bytes:
 def stop_if(should_stop: Callable[[], bool]) -> None:
     """Leave the stage if that is asked for."""
     if should_stop():
-        raise StageStoppedError
+        raise StageStopped

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import safetensors
 import safetensors.torch
@@ -53,7 +53,7 @@ class Preferences:
 
 
 class RewardModel(nn.Module):
-    """M members, each with two hidden tanh layers, computed together; statistics are kept beside the weights."""
+    """M members of two hidden tanh layers, computed together, and the statistics that normalise them."""
 
     def __init__(self, observation_size: int, args: Args) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class RewardModel(nn.Module):
         self.args, draw = args, torch.Generator().manual_seed(args.seed)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         sizes = (observation_size, args.hidden, args.hidden, 1)
-        for inputs, units in zip(sizes, sizes[1:], strict=False):
+        for inputs, units in pairwise(sizes):
             bound = inputs**-0.5
             weight = torch.empty(args.members, inputs, units).uniform_(-bound, bound, generator=draw)
             self.weights.append(nn.Parameter(weight))  # [M, inputs, units]
@@ -86,11 +86,11 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def members(self, observations: Tensor) -> Tensor:
         """Return each member's normalised reward [M, ...]: mean 0, deviation 1 over the clips seen so far."""
-        raw = self(observations).flatten(1)
+        raw: Tensor = self(observations).flatten(1)
         return ((raw - self.shift) / self.scale).view(-1, *observations.shape[:-1])
 
     def reward(self, observations: Tensor, actions: Tensor, next_observations: Tensor) -> Tensor:
-        """Return the rewards [B] that the agent learns from: the members' mean, less `pessimism` deviations."""
+        """Return the reward [B] of each step: the members' mean, less `pessimism` of their deviations."""
         members = self.members(next_observations)
         return members.mean(0) - self.args.pessimism * members.std(0, correction=0)
 
@@ -101,7 +101,7 @@ def orderings(k: int) -> Tensor:
 
 
 def log_probabilities(sums: Tensor, error_rate: float) -> Tensor:
-    """Return the log-probability [..., K!] of each of `orderings(K)`, given the clips' summed rewards [..., K].
+    """Return the log-probability [..., K!] of each ordering of clips with summed rewards [..., K].
 
     Plackett-Luce: the best is drawn by a softmax over all clips, the next over those left, and so on. A share
     `error_rate` of the answers is taken to be drawn from all orderings alike (Christiano et al. 2017, 2.2.3).
@@ -116,14 +116,14 @@ def log_probabilities(sums: Tensor, error_rate: float) -> Tensor:
 
 
 def targets(ranks: Tensor) -> Tensor:
-    """Return the weights [B, K!] of the orderings that agree with ranks [B, K]: a tie of two counts half each."""
+    """Return weights [B, K!] of the orderings that agree with ranks [B, K]: both of a tie count half."""
     ordered = ranks[:, orderings(ranks.shape[-1])]  # [B, K!, K]
     agrees = (ordered.diff(dim=-1) >= 0).all(-1).float()
     return agrees / agrees.sum(-1, keepdim=True)
 
 
 def loss(sums: Tensor, ranks: Tensor, error_rate: float) -> Tensor:
-    """Return the cross-entropy [..., B] of preferences with ranks [B, K], given summed rewards [..., B, K]."""
+    """Return the cross-entropy [..., B] of ranks [B, K], given summed rewards [..., B, K]."""
     return -(targets(ranks) * log_probabilities(sums, error_rate)).sum(-1)
 
 
@@ -173,8 +173,8 @@ def evaluate(model: RewardModel, observations: Tensor, ranks: Tensor) -> dict[st
     """Compare the ensemble with the preferences ranks [B, K] over clips [B, K, T, D].
 
     `accuracy`: share of the ordered pairs of clips put in the same order. `loss`: the mean cross-entropy.
-    `calibration`: expected calibration error in five bins: how far the probability given to the preferred clip
-    of a pair lies, on average, from how often clips given such a probability were preferred.
+    `calibration`: expected calibration error in five bins: how far the probability that one clip of a pair is
+    preferred lies, on average, from how often clips that were given such a probability were preferred.
     """
     members = model(observations).sum(-1)  # [M, B, K]
     metrics = {"loss": loss(members, ranks, model.args.error_rate).mean().item(), "labels": float(len(ranks))}

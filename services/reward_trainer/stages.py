@@ -10,7 +10,7 @@ from services.reward_trainer import reward_model
 from shared import config as configuration
 from shared.jobs import (
     Artifact,
-    StageStoppedError,
+    StageStopped,
     Store,
     TrainRewardJob,
     TrainRewardResult,
@@ -26,8 +26,8 @@ def train_reward(
 ) -> TrainRewardResult:
     """Train a fresh ensemble on every preference given so far and store it.
 
-    Fresh, not the last round's: some seconds buy that old mistakes are forgotten, and that the outcome depends
-    on the label set alone. Raises ValueError for labels that cannot be trained on, StageStoppedError if asked to stop.
+    Fresh, not the last round's: some seconds buy that old mistakes are forgotten and that the outcome depends
+    on the label set alone. ValueError for labels that cannot be trained on, StageStopped if asked to stop.
     """
     torch.set_num_threads(1)
     config = configuration.parse(job.config)
@@ -55,6 +55,6 @@ def train_reward(
     model = reward_model.RewardModel(data.observations.shape[-1], args)
     metrics = reward_model.train(model, data, on_progress, should_stop)
     if should_stop():
-        raise StageStoppedError
+        raise StageStopped
     key, weights = job.prefix + "reward_model.safetensors", reward_model.save(model)
     return TrainRewardResult(put_artifact(store, "reward_model", key, weights), metrics)

@@ -1,0 +1,342 @@
+"""The `lockstep` command. Each command's help says what it does, with an example to copy."""
+
+import runpy
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+
+from services import client, show, teachers
+from shared import config as configuration
+from shared.config import ConfigError
+from shared.settings import Settings, SettingsError, load_settings
+
+CONFIG = Path("configs/cartpole.toml")
+
+app = typer.Typer(
+    help="Train agents from human preferences, in synchronous rounds.\n\n"
+    "Begin with `lockstep run`: it starts everything on this machine and prints where to label. "
+    "`lockstep demo` shows the same without hands.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of everything that is kept [LOCKSTEP_DATA_DIR].")
+]
+Port = Annotated[
+    int | None, typer.Option(help="Port of the pages, 0 for any free one [LOCKSTEP_PORT].", min=0, max=65535)
+]
+Url = Annotated[str | None, typer.Option(help="Address of the system, if it is not on this machine.")]
+Name = Annotated[str, typer.Argument(help="The experiment's name, as `lockstep list` shows it.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration: agent.gamma=0.9"),
+]
+ConfigFile = Annotated[Path, typer.Argument(help="The experiment's configuration.")]
+
+
+class WorkerKind(StrEnum):
+    """The two kinds of worker."""
+
+    AGENT = "agent"
+    REWARD = "reward"
+
+
+def main() -> None:
+    """Run the command line; errors that are meant for people come without a traceback."""
+    from services.embedded import CannotStartError
+    from services.sitting import Stopped
+    from shared.export import ExportError
+    from shared.storage import StoreError
+
+    try:
+        app()
+    except Stopped:
+        console.print("stopped; start again to go on from here")
+        raise SystemExit(130) from None
+    except (
+        CannotStartError, ConfigError, SettingsError, client.Refused, ExportError, StoreError, ValueError
+    ) as error:  # fmt: skip
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+@app.command()
+def run(
+    config: ConfigFile = CONFIG,
+    data_dir: DataDir = None,
+    port: Port = None,
+    overrides: Overrides = None,
+    browser: Annotated[bool, typer.Option(help="Open the label page.")] = True,
+) -> None:
+    """Start the whole system on this machine, with the experiment of CONFIG.
+
+    Ctrl-C stops everything; the next run goes on where it was. The parts' logs are in the data folder.
+
+        lockstep run configs/cartpole.toml --data-dir data/mine --port 8080
+    """
+    from services import sitting
+
+    settings = _settings(data_dir, port)
+    wanted = configuration.load(config, parse_overrides(overrides))
+    sitting.run(settings, wanted, console, browser and sitting.can_show_a_page())
+
+
+@app.command()
+def demo(
+    config: ConfigFile = CONFIG,
+    data_dir: DataDir = None,
+    port: Port = 0,
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="The experiment's seed.", min=0)] = None,
+    teacher: Annotated[str, typer.Option(help=f"One of {', '.join(teachers.KINDS)}.")] = "oracle",
+) -> None:
+    """Run an experiment without hands: a teacher answers through the API like any labeler.
+
+    Uses a fresh folder in the data folder. Exit status 0: solved; 1: the labels ran out first; 2: it failed.
+
+        lockstep demo --seed 3 --set rounds=3
+    """
+    from services import sitting
+
+    changes = parse_overrides(overrides)
+    if seed is not None:
+        changes["seed"] = seed
+    wanted = configuration.load(config, changes)
+    settings = _settings(data_dir, port)
+    settings = _settings(_fresh_folder(settings.data_dir), port)
+    console.print(f"everything of this run is in {settings.data_dir}", soft_wrap=True)
+    answering = teachers.Teacher(kind=teacher, seed=wanted.seed)
+    raise typer.Exit(sitting.demo(settings, wanted, answering, console))
+
+
+@app.command("list")
+def list_experiments(data_dir: DataDir = None, url: Url = None) -> None:
+    """List the experiments of a running system.
+
+        lockstep list
+    """  # fmt: skip
+    with _admin(data_dir, url) as api:
+        console.print(show.experiments_table(api.call("GET", "/experiments")))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="The experiment; all of them if left out.")] = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Say where experiments stand: round, stage, labels, attempts and their errors.
+
+    lockstep status cartpole
+    """
+    with _admin(data_dir, url) as api:
+        names = [name] if name else [one["name"] for one in api.call("GET", "/experiments")]
+        for one in names:
+            report = api.call("GET", f"/experiments/{one}")
+            console.print(show.plain_line(report), soft_wrap=True, markup=False)
+            console.print(show.rounds_table(report))
+            for line in show.attempts_lines(report):
+                console.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def create(
+    config: ConfigFile, overrides: Overrides = None, data_dir: DataDir = None, url: Url = None
+) -> None:
+    """Create an experiment in a running system; several may run at once.
+
+    lockstep create configs/cartpole.toml --set name=second --set seed=2
+    """
+    wanted = configuration.load(config, parse_overrides(overrides))
+    with _admin(data_dir, url) as api:
+        api.call("POST", "/experiments", {"config": wanted.model_dump(mode="json")})
+        console.print(f"created {wanted.name}: label at {api.url}/label/{wanted.name}", soft_wrap=True)
+
+
+@app.command()
+def pause(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
+    """Stop an experiment for a while: labelers at once, trainers at their next checkpoint.
+
+    lockstep pause cartpole
+    """
+    _act(name, "pause", data_dir, url)
+
+
+@app.command()
+def resume(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
+    """Go on with a paused experiment.
+
+    lockstep resume cartpole
+    """
+    _act(name, "resume", data_dir, url)
+
+
+@app.command()
+def retry(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
+    """Try the failed stage of an experiment again, once what made it fail is mended.
+
+    lockstep retry cartpole
+    """
+    _act(name, "retry", data_dir, url)
+
+
+@app.command()
+def finish(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
+    """End an experiment as it stands: its results count.
+
+    lockstep finish cartpole
+    """
+    _act(name, "finish", data_dir, url)
+
+
+@app.command()
+def abandon(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
+    """Give an experiment up for good. What it made stays.
+
+    lockstep abandon cartpole
+    """
+    _act(name, "abandon", data_dir, url)
+
+
+@app.command()
+def teach(
+    name: Name,
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(teachers.KINDS)}.")] = "oracle",
+    seed: Annotated[int, typer.Option(help="Seed of the teacher's own chances.")] = 1,
+    error_rate: Annotated[float, typer.Option(help="Of mistake, skip and equal.")] = 0.1,
+    labels: Annotated[int | None, typer.Option(help="Answers after which it stops.", min=1)] = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Let a simulated labeler answer in a running system until the experiment ends.
+
+    lockstep teach cartpole --kind mistake --error-rate 0.1
+    """
+    from shared.settings import secrets
+
+    with _admin(data_dir, url) as api:  # a clear word if nothing answers, rather than waiting for ever
+        api.call("GET", f"/experiments/{name}")
+        token = secrets(_settings(data_dir)).teacher_token
+        answering = teachers.Teacher(kind=kind, seed=seed, error_rate=error_rate)
+        try:
+            given = teachers.teach(teachers.Lesson(api.url, name, answering, token, most_labels=labels))
+        except httpx.HTTPStatusError as error:
+            raise client.Refused(f"the teacher was refused: {error.response.text[:300]}") from None
+    console.print(f"{given} answers given")
+
+
+@app.command()
+def export(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Write an experiment as plain files: labels, clips, weights, videos, results.
+
+    lockstep export cartpole exported/cartpole
+    """
+    from shared.database import Database
+    from shared.export import export as write
+
+    settings = _settings(data_dir)
+    database = Database(settings.database_url)
+    with database.read() as session:
+        console.print(f"written: {write(session, settings.open_store(), name, folder)}", soft_wrap=True)
+
+
+@app.command()
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database to the newest schema. `lockstep run` does so by itself.
+
+    LOCKSTEP_DATABASE_URL=postgresql+psycopg://… lockstep migrate
+    """
+    from shared.database import migrate as bring
+
+    bring(_settings(data_dir).database_url)
+
+
+@app.command()
+def labeler() -> None:
+    """Serve the label page, the admin page and the API: one part of the full size.
+
+    LOCKSTEP_HOST=0.0.0.0 lockstep labeler
+    """
+    runpy.run_module("services.labeler", run_name="__main__")
+
+
+@app.command()
+def coordinator() -> None:
+    """Move rounds on and repair what got lost: one part of the full size. A second one waits for the first.
+
+    lockstep coordinator
+    """
+    runpy.run_module("services.coordinator", run_name="__main__")
+
+
+@app.command()
+def worker(kind: Annotated[WorkerKind, typer.Argument(help="Whose stages it serves.")]) -> None:
+    """Train: one part of the full size, as many as there are machines for it.
+
+    lockstep worker agent
+    """
+    runpy.run_module(f"services.{kind.value}_trainer.worker", run_name="__main__")
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """Turn `agent.gamma=0.9` and the like into keys and values; the values are read as TOML, else as text."""
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--set {pair}: write it as key=value, for instance --set agent.gamma=0.9")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values
+
+
+def _act(name: str, action: str, data_dir: Path | None, url: str | None) -> None:
+    with _admin(data_dir, url) as api:
+        console.print(show.plain_line(api.call("POST", f"/experiments/{name}/{action}")), markup=False)
+
+
+@contextmanager
+def _admin(data_dir: Path | None, url: str | None) -> Iterator[client.Admin]:
+    api = client.admin_of(_settings(data_dir), url)
+    try:
+        yield api
+    finally:
+        api.close()
+
+
+def _settings(data_dir: Path | None = None, port: int | None = None) -> Settings:
+    given = {"data_dir": data_dir, "port": port}
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _fresh_folder(parent: Path) -> Path:
+    number = 1
+    while True:
+        folder = parent / f"demo-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+if __name__ == "__main__":
+    main()

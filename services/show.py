@@ -1,0 +1,138 @@
+"""What the terminal shows: the live screen of `lockstep run`, the table of rounds, a line per experiment."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+Report = dict[str, Any]  # GET /api/admin/experiments/{name}
+
+STAGES = {
+    "collecting": "the agent plays",
+    "labeling": "people compare",
+    "training_reward": "the reward model learns",
+    "training_agent": "the agent learns",
+}
+SAMPLE_S = 0.5  # a stage younger than this gives no estimate
+
+
+def screen(report: Report | None, url: str, name: str, said: Sequence[str]) -> RenderableType:
+    """Draw where an experiment stands: its stages, progress, rounds so far, and what was `said` last."""
+    lines: list[RenderableType] = []
+    if report is None:
+        lines.append(Text("starting …", style="dim"))
+    else:
+        current = report["rounds"][-1]
+        head = f"round {current['number']} of {report['config']['rounds']}"
+        lines.append(Text.assemble((head, "bold"), f"   {report['state']}   {report['reason'] or ''}"))
+        lines.append(_stages(current))
+        if current["error"]:
+            lines.append(Text(current["error"].partition("\n")[0], style="red"))
+            lines.append(Text(f"when that is mended: lockstep retry {name}", style="red"))
+        if len(report["rounds"]) > 1 or current["evaluation"]:
+            lines.append(rounds_table(report))
+    lines.append(Text.assemble("label here: ", (f"{url}/label/{name}", "bold cyan")))
+    lines.append(Text(f"agents: {url}/agents/{name}   admin: {url}/admin/{name}   stop: Ctrl-C", style="dim"))
+    lines += [Text(line, style="yellow") for line in said[-4:]]
+    return Panel(Group(*lines), title=f"Lockstep: {name}", border_style="cyan")
+
+
+def plain_line(report: Report) -> str:
+    """Say where an experiment stands in one line that changes only with its stage, labels or state."""
+    current = report["rounds"][-1]
+    line = f"{report['name']}: {report['state']}, round {current['number']}/{report['config']['rounds']}"
+    line += f", {current['state']}"
+    if current["state"] == "labeling":
+        line += f" {current['labels']['given']}/{current['labels']['wanted']}"
+    if current["state"] == "failed":
+        line += f": {(current['error'] or '').partition(chr(10))[0]}"
+    return line + (f" ({report['reason']})" if report["reason"] else "")
+
+
+def rounds_table(report: Report) -> Table:
+    """Draw one line a round: labels, held-out accuracy, predicted and true return, seconds by stage."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    titles = ("round", "labels", "held-out accuracy", "predicted return", "true return")
+    for title in (*titles, "collect s", "label s", "reward s", "agent s"):
+        table.add_column(title, justify="right", min_width=max(map(len, title.split())))
+    for round_ in report["rounds"]:
+        reward, agent = (
+            round_["metrics"].get("training_reward", {}),
+            round_["metrics"].get("training_agent", {}),
+        )
+        true = round_["evaluation"]["mean"] if round_["evaluation"] else None
+        table.add_row(
+            str(round_["number"]),
+            str(round_["labels"]["given"]),
+            _number(reward.get("held_out/accuracy"), 2),
+            _number(agent.get("charts/predicted_return"), 1),
+            _number(true, 1),
+            *(_number(round_["seconds"].get(stage), 1) for stage in STAGES),
+        )
+    return table
+
+
+def experiments_table(listed: Sequence[Report]) -> Table:
+    """Draw one line an experiment."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("name", "state", "since", "reason"):
+        table.add_column(title)
+    for one in listed:
+        since = str(one["ended_at"] or one["created_at"])[:16].replace("T", " ")
+        table.add_row(one["name"], one["state"], since, one["reason"] or "")
+    return table
+
+
+def attempts_lines(report: Report) -> list[str]:
+    """Describe the attempts of the newest round, with their errors."""
+    lines = []
+    for attempt in report["rounds"][-1]["attempts"]:
+        worker = attempt["worker"] or {}
+        where = f" on {worker['host']} ({worker.get('device', 'starting')})" if worker else ""
+        line = f"attempt {attempt['id']}: {attempt['stage']} #{attempt['number']} {attempt['state']}{where}"
+        lines.append(line + (f", {100 * attempt['progress']:.0f} %" if attempt["state"] == "running" else ""))
+        if attempt["error"]:
+            lines += [f"    {line}" for line in attempt["error"].splitlines()]
+    return lines
+
+
+def _stages(current: Report) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    order = list(STAGES)
+    stage = current["failed_stage"] if current["state"] == "failed" else current["state"]
+    at = order.index(stage) if stage in order else len(order)
+    for place, (name, what) in enumerate(STAGES.items()):
+        done, note = float(place < at), f"{current['seconds'].get(name, 0.0):.1f} s" if place < at else ""
+        if place == at and name == "labeling":
+            given, wanted = current["labels"]["given"], current["labels"]["wanted"]
+            done, note = given / max(wanted, 1), f"{wanted - given} of {wanted} labels left"
+        elif place == at:
+            done, note = _progress(current)
+        style = "bold" if place == at else "dim" if place > at else ""
+        table.add_row(Text(what, style=style), ProgressBar(total=1.0, completed=done, width=30), Text(note))
+    return table
+
+
+def _progress(current: Report) -> tuple[float, str]:
+    """Return how far the running stage is (0 to 1), and when it may end."""
+    running = [one for one in current["attempts"] if one["state"] == "running"]
+    if current["state"] == "failed":
+        return 0.0, "failed"
+    if not running:
+        return 0.0, "waits for a worker"
+    done, began = running[-1]["progress"], running[-1]["first_step_at"]
+    if not began or done <= 0:
+        return done, "begins"
+    took_s = (datetime.now().astimezone() - datetime.fromisoformat(began)).total_seconds()
+    if took_s < SAMPLE_S:
+        return done, ""
+    return done, f"about {took_s * (1 - done) / done:.0f} s left"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
