@@ -4,11 +4,11 @@
 # it needs and nothing else.
 #
 #   secrets.sh                      make what is missing; what compose runs first of all
-#   secrets.sh show admin_token     print a secret of the labeler (admin_token, teacher_token)
 #   secrets.sh worker HOST          print worker.env: what trainers on another host need to reach this one as HOST
 #   secrets.sh certificate          print worker.crt, the certificate they check this one by
 #
-# TLS_NAMES: names and addresses, separated by commas, for which a certificate is made (docker-compose.remote.yml).
+# TLS_NAMES: names and addresses, separated by commas, for which a certificate is made; POSTGRES_PORT, REDIS_PORT,
+# S3_PORT: where the three servers are published (docker-compose.remote.yml sets all of these).
 # APP, DATABASE: owners (user:group) of the files that Lockstep and Postgres read; empty: whoever runs this.
 set -eu
 umask 077
@@ -96,10 +96,10 @@ make_certificate() {
 print_worker_env() {
   ca=/run/tls/server.crt
   cat <<ENV
-LOCKSTEP_DATABASE_URL=postgresql+psycopg://lockstep:$(cat "$root/migrate/database_password")@$1:5432/lockstep?sslmode=verify-full&sslrootcert=$ca&sslnegotiation=direct
-LOCKSTEP_BROKER_URL=rediss://:$(cat "$root/redis/password")@$1:6379/0?ssl_cert_reqs=required&ssl_ca_certs=$ca
+LOCKSTEP_DATABASE_URL=postgresql+psycopg://lockstep:$(cat "$root/migrate/database_password")@$1:${POSTGRES_PORT:-5432}/lockstep?sslmode=verify-full&sslrootcert=$ca&sslnegotiation=direct
+LOCKSTEP_BROKER_URL=rediss://:$(cat "$root/redis/password")@$1:${REDIS_PORT:-6379}/0?ssl_cert_reqs=required&ssl_ca_certs=$ca
 LOCKSTEP_STORE_URL=s3://lockstep/artifacts
-LOCKSTEP_S3_ENDPOINT=https://$1:9000
+LOCKSTEP_S3_ENDPOINT=https://$1:${S3_PORT:-9000}
 LOCKSTEP_S3_ACCESS_KEY=lockstep
 LOCKSTEP_S3_SECRET_KEY=$(cat "$root/minio/password")
 ENV
@@ -107,7 +107,6 @@ ENV
 
 case ${1:-make} in
   make) make_secrets ;;
-  show) cat "$root/labeler/lockstep_${2:?name a secret: admin_token or teacher_token}" && echo ;;
   worker) print_worker_env "${2:?name this machine as the workers' host reaches it}" ;;
   certificate) cat "$root/front/server.crt" ;;
   *) echo "secrets.sh: no command $1" >&2; exit 2 ;;
