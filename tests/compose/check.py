@@ -96,7 +96,9 @@ def idle(stack: Stack) -> None:
     time.sleep(IDLE_S)
     after, took = stack.cpu_and_memory(), time.monotonic() - began
     for service, (seconds, memory) in sorted(after.items()):
-        say(f"idle: {service:15} {100 * (seconds - before[service][0]) / took:5.2f} % of a core, {memory:4.0f} MiB")
+        say(
+            f"idle: {service:15} {100 * (seconds - before[service][0]) / took:5.2f} % of a core, {memory:4.0f} MiB"
+        )
 
 
 def run_to_the_end(stack: Stack, name: str) -> None:
@@ -120,7 +122,15 @@ def exposed(stack: Stack) -> None:
         published = [port for port in ports.split(", ") if "->" in port]
         wanted = [f"127.0.0.1:{stack.port}->8000/tcp"] if service == "labeler" else []
         assert published == wanted, line
-    for service in ("postgres", "redis", "minio", "labeler", "coordinator", "reward_trainer", "agent_trainer"):
+    for service in (
+        "postgres",
+        "redis",
+        "minio",
+        "labeler",
+        "coordinator",
+        "reward_trainer",
+        "agent_trainer",
+    ):
         status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         assert fields["Uid"].split()[0] != "0", f"{service} runs as root"
