@@ -1,7 +1,7 @@
 """How often CartPole is solved with a number of labels: the stages of the real system, in one process.
 
     python -m benchmarks.learning --seeds 1-30 --labels 60 --teacher oracle
-    python -m benchmarks.learning --seeds 1-30 --labels 60 --set segments.length=10 --set agent.gamma=0.95
+    python -m benchmarks.learning --seeds 1-30 --labels 60 --set segments.length=25 --set segments.noise=0
 
 The stages are the very functions that the workers run; database, queue, pages and pictures are left out, so
 that a run takes seconds. A run counts as solved when the final policy's mean true return is at least the
@@ -97,8 +97,8 @@ def wilson(solved: int, runs: int) -> tuple[float, float]:
 
 
 def label_split(labels: int, rounds: int) -> dict[str, int]:
-    """Share `labels` out evenly over the rounds; round 1 takes what is left over."""
-    each = labels // rounds
+    """Share `labels` out: round 1 gets twice the share of every other round, and what is left over."""
+    each = labels // (rounds + 1)
     if each == 0:
         raise SystemExit(f"--labels {labels} does not give each of {rounds} rounds one")
     return {"comparisons_per_round": each, "comparisons_first_round": labels - each * (rounds - 1)}
@@ -132,7 +132,7 @@ def main() -> None:
     overrides = {key: value_of(value) for key, _, value in (item.partition("=") for item in args.set)}
     if args.labels:
         split = label_split(args.labels, overrides.get("rounds", configuration.load(args.config).rounds))
-        overrides |= {f"labels.{key}": value for key, value in split.items()}
+        overrides = {f"labels.{key}": value for key, value in split.items()} | overrides
     results = []
     for seed in args.seeds:
         config = configuration.load(args.config, overrides | {"seed": seed})

@@ -1,4 +1,4 @@
-"""The embedded system: labeler, coordinator and both workers as children of one process, in one data folder."""
+"""The embedded system: labeler, coordinator and both workers, children of one process, in one data folder."""
 
 import fcntl
 import os
@@ -30,6 +30,8 @@ PARTS = {
     "reward_trainer": "services.reward_trainer.worker",
 }
 STOP_S = 20.0  # a part that was asked to stop is ended by force after this
+# The first stage needs neither of these; on two cores they would slow down those that it needs.
+LATER_S = {"coordinator": 1.0, "reward_trainer": 2.0}
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a part is started again, longer each time
 HEALTHY_S = 60.0  # a part that lived this long begins again with the shortest wait
 
@@ -75,8 +77,10 @@ class System:
             if part.process is None:
                 if part.restart_at is not None and moment >= part.restart_at:
                     _start(self.settings, part)
-                    said.append(f"{part.name} was started again")
+                    said += [f"{part.name} was started again"] if part.deaths else []
             elif (status := part.process.poll()) is not None:
+                if part.process.stdin:
+                    part.process.stdin.close()
                 part.deaths = 0 if moment - part.started_at > HEALTHY_S else part.deaths
                 wait_s = BACKOFF_S[min(part.deaths, len(BACKOFF_S) - 1)]
                 part.deaths, part.process, part.restart_at = part.deaths + 1, None, moment + wait_s
@@ -104,7 +108,7 @@ class System:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[System]:
-    """Run the system until the block is left; CannotStartError if it is running already or the port is taken."""
+    """Run the system until the block is left; CannotStartError if the folder or the port is in use."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _folder_lock(settings.data_dir):
         port = _free_port(settings.host, settings.port)
@@ -116,8 +120,9 @@ def running(settings: Settings) -> Iterator[System]:
         try:
             for name, module in PARTS.items():
                 part = Part(name, module, settings.data_dir / "logs" / f"{name}.log")
+                part.restart_at = time.monotonic() + LATER_S.get(name, 0.0)
                 system.parts.append(part)
-                _start(settings, part)
+            system.look_after()
             yield system
         finally:
             system.stop()
@@ -173,8 +178,8 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise CannotStartError(
-                f"the data folder {folder} is in use by another lockstep (process {file.read().strip()}): stop "
-                "that one, or give this one a folder of its own with --data-dir"
+                f"the data folder {folder} is in use by another lockstep (process {file.read().strip()}): "
+                "stop that one, or give this one a folder of its own with --data-dir"
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -1,7 +1,7 @@
 """`python -m services.leash MODULE`: run a module that ends when the process that started it ends.
 
-Standard input must be a pipe that the starter keeps open. When it closes, however the starter died, the module
-is asked to stop, and ended by force if it does not.
+Standard input must be a pipe that the starter keeps open. When it closes, however the starter died, the
+module is asked to stop, and ended by force if it does not.
 """
 
 import os

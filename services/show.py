@@ -56,7 +56,7 @@ def plain_line(report: Report) -> str:
 
 def rounds_table(report: Report) -> Table:
     """Draw one line a round: labels, held-out accuracy, predicted and true return, seconds by stage."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     titles = ("round", "labels", "held-out accuracy", "predicted return", "true return")
     for title in (*titles, "collect s", "label s", "reward s", "agent s"):
         table.add_column(title, justify="right", min_width=max(map(len, title.split())))

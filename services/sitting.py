@@ -70,7 +70,7 @@ def demo(settings: Settings, config: ExperimentConfig, teacher: teachers.Teacher
 def watch(
     system: System, api: Admin, name: str, console: Console, said: list[str]
 ) -> Iterator[show.Report | None]:
-    """Show the live screen (single lines where there is no terminal) and yield each report; never ends itself."""
+    """Show the live screen (without a terminal, single lines) and yield each report; never ends itself."""
     report: show.Report | None = None
     began, line = time.monotonic(), ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -170,7 +170,7 @@ def _verdict(report: show.Report, console: Console, took_s: float, problems: lis
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into one exception, so that everything is stopped in order."""
+    """Turn Ctrl-C, SIGTERM and a closed terminal into one exception, so that all is stopped in order."""
 
     def stop(number: int, _frame: object) -> None:
         for one in before:

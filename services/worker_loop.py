@@ -31,7 +31,7 @@ from shared.jobs import Job, result_from_json
 from shared.models import Attempt
 from shared.results import BadResult
 from shared.rounds import Beat
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
 from shared.states import QUEUES, AttemptState
 from shared.supervision import Report, TrainerProcess
 from shared.transitions import Hint, StaleState
@@ -53,12 +53,11 @@ class Worker:
     """What a worker holds between attempts."""
 
     queue: str
-    trainer_module: str
     settings: Settings
     database: Database
     broker: Broker
+    trainer: TrainerProcess
     leaving: threading.Event = field(default_factory=threading.Event)
-    trainer: TrainerProcess | None = None
     identity: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,17 +77,19 @@ class Watch:
     leave_at: float = 0.0
 
 
-def main(queue: str, trainer_module: str) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
-    settings = load_settings()
+def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
+    """Run a worker over its trainer process until SIGTERM or SIGINT.
+
+    Whatever else ends it (only a damaged entry in Redis is known to) ends the process after the attempt at
+    hand, with a status that is not 0: whoever started it starts it again.
+    """
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("kombu").setLevel(logging.WARNING)
     # In a container the worker may well be root, and it unpickles nothing.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    worker = Worker(queue, trainer_module, settings, Database(settings.database_url), Broker(settings))
+    worker = Worker(queue, settings, Database(settings.database_url), Broker(settings), trainer)
     revision = settings.revision or _git_revision()
     worker.identity = {"host": platform.node(), "pid": os.getpid(), "git": revision}
-    worker.trainer = TrainerProcess(trainer_module, settings)  # warm before the first hint arrives
 
     @worker.broker.app.task(name=TASK)
     def attempt(attempt_id: int) -> None:
@@ -101,7 +102,9 @@ def main(queue: str, trainer_module: str) -> None:
     def look(sender: Any, **_: Any) -> None:
         worker.broker.send(waiting(worker))
         # In the loop that listens to the broker: a worker that no longer hears it lets the file grow old.
-        sender.timer.call_repeatedly(ALIVE_S, touch, (settings.alive_file,))
+        if settings.alive_file:
+            touch(settings.alive_file)
+            sender.timer.call_repeatedly(ALIVE_S, touch, (settings.alive_file,))
 
     signals.worker_shutting_down.connect(leave)
     signals.worker_ready.connect(look)
@@ -135,7 +138,7 @@ def work(worker: Worker, attempt_id: int) -> None:
     """Claim an attempt and carry it out; does nothing if it is not to be had."""
     try:
         with worker.database.write() as session:
-            identity = {**worker.identity, **(worker.trainer.hello if worker.trainer else {})}
+            identity = {**worker.identity, **worker.trainer.hello}
             if not rounds.claim(session, attempt_id, identity, worker.settings.lease_s):
                 log.info("attempt %s is not to be had", attempt_id)
                 return
@@ -247,7 +250,7 @@ def _still_ours(worker: Worker, watch: Watch) -> bool:
     if told and since_s < (min(PROGRESS_S, worker.settings.beat_s) if watch.news else worker.settings.beat_s):
         return True
     watch.beat_at = moment
-    worker_now = {**worker.identity, **(worker.trainer.hello if worker.trainer else {})}
+    worker_now = {**worker.identity, **worker.trainer.hello}
     metrics = watch.metrics if watch.news else None
     lease_s = worker.settings.lease_s
     try:
@@ -257,7 +260,7 @@ def _still_ours(worker: Worker, watch: Watch) -> bool:
         log.warning("attempt %s: heartbeat failed: %s", watch.attempt_id, _first_line(error))
         return moment - watch.lease_at < LEASES_WITHOUT_DATABASE * lease_s
     watch.lease_at, watch.first_told, watch.news = moment, watch.first_told or watch.news, False
-    if beat == Beat(lost=False, stop=True) and watch.leave is None and worker.trainer:
+    if beat == Beat(lost=False, stop=True) and watch.leave is None:
         _ask_to_leave(watch, worker.trainer, "the experiment is paused")
     return not beat.lost
 
@@ -288,8 +291,8 @@ def explain(kinds: list[str], message: str) -> str:
 
 def _warm_trainer(worker: Worker) -> TrainerProcess:
     """Return the trainer process, a new one if it has died."""
-    if worker.trainer is None or not worker.trainer.alive:
-        worker.trainer = TrainerProcess(worker.trainer_module, worker.settings)
+    if not worker.trainer.alive:
+        worker.trainer = TrainerProcess(worker.trainer.module, worker.settings)
     return worker.trainer
 
 

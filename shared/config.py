@@ -30,7 +30,13 @@ class SegmentsConfig(Section):
     length: int = Field(25, ge=2, le=1000, description="steps in a segment")
     collect_steps: int = Field(8192, ge=1, description="environment steps played in a round to choose from")
     collect_envs: int = Field(
-        16, ge=1, description="environments they are played in; fewer play longer, so late steps are seen too"
+        16, ge=1, description="environments they are played in; in fewer, the play is longer"
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of random actions in the last of them, rising evenly from none in the first",
     )
     choice: Literal["uniform", "disagreement"] = Field(
         "uniform", description="how pairs are chosen: at random, or where the reward ensemble disagrees most"
@@ -100,7 +106,7 @@ class AgentConfig(Section):
         ge=0,
         description="steps for which the agent goes on seeing the end of an episode that ended itself",
     )
-    gamma: float = Field(0.98, gt=0, le=1, description="discount factor")
+    gamma: float = Field(0.98, gt=0, lt=1, description="discount factor")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
@@ -156,7 +162,7 @@ def parse(data: dict[str, Any], source: str = "the configuration") -> Experiment
         lines = [f"{source} cannot be used:"]
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "the whole file"
-            lines.append(f"  {key}: {_explain(item['type'], item['msg'], key)}")
+            lines.append(f"  {key}: {_explain(item['type'], item['msg'], item['loc'])}")
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -181,20 +187,20 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
     return parse(data, str(path))
 
 
-def _explain(kind: str, message: str, key: str) -> str:
+def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:
     if kind != "extra_forbidden":
         return message
-    leaf, fields = key.rpartition(".")[2], _fields_beside(key)
-    close = get_close_matches(leaf, fields, n=1)
+    fields = _fields_beside(path)
+    close = get_close_matches(str(path[-1]), fields, n=1)
     return "there is no such key" + (
         f"; did you mean {close[0]}?" if close else f"; known: {', '.join(fields)}"
     )
 
 
-def _fields_beside(key: str) -> list[str]:
+def _fields_beside(path: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = ExperimentConfig
-    for part in key.split(".")[:-1]:
-        annotation = model.model_fields[part].annotation
+    for part in path[:-1]:
+        annotation = model.model_fields[str(part)].annotation
         assert isinstance(annotation, type)
         model = annotation
     return list(model.model_fields)

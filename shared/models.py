@@ -89,13 +89,13 @@ class Experiment(Base):
 
     __tablename__ = "experiments"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(63), unique=True)
-    config: Mapped[dict[str, Any]]
-    state: Mapped[ExperimentState] = mapped_column(State(ExperimentState))
-    version: Mapped[int] = mapped_column(default=0)
+    name: Mapped[str] = mapped_column(String(63), unique=True)  # in the addresses of its pages
+    config: Mapped[dict[str, Any]]  # an ExperimentConfig; it never changes
+    state: Mapped[ExperimentState] = mapped_column(State(ExperimentState))  # what people want of it
+    version: Mapped[int] = mapped_column(default=0)  # counts the changes of state
     reason: Mapped[str | None] = mapped_column(Text)  # why it ended
-    created_at: Mapped[datetime]
-    ended_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]  # when it was created
+    ended_at: Mapped[datetime | None]  # when it was finished or abandoned
     rounds: Mapped[list["Round"]] = relationship(order_by="Round.number", back_populates="experiment")
 
 
@@ -107,14 +107,14 @@ class Round(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id"), index=True)
     number: Mapped[int]  # from 1
-    state: Mapped[RoundState] = mapped_column(State(RoundState), index=True)
-    failed_stage: Mapped[RoundState | None] = mapped_column(State(RoundState))
-    version: Mapped[int] = mapped_column(default=0)
-    error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime]
-    changed_at: Mapped[datetime]
-    frozen_at: Mapped[datetime | None]
-    label_set_sha256: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[RoundState] = mapped_column(State(RoundState), index=True)  # where it stands
+    failed_stage: Mapped[RoundState | None] = mapped_column(State(RoundState))  # where a retry goes back to
+    version: Mapped[int] = mapped_column(default=0)  # counts the changes of state
+    error: Mapped[str | None] = mapped_column(Text)  # of the attempt after which it was given up
+    created_at: Mapped[datetime]  # when it began
+    changed_at: Mapped[datetime]  # when its state last changed
+    frozen_at: Mapped[datetime | None]  # when its labels became final
+    label_set_sha256: Mapped[str | None] = mapped_column(String(64))  # the sum of all labels up to this round
     forgiven: Mapped[int] = mapped_column(default=0)  # attempts at this stage that no longer count as tries
     experiment: Mapped[Experiment] = relationship(back_populates="rounds")
 
@@ -137,20 +137,20 @@ class Attempt(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
-    stage: Mapped[RoundState] = mapped_column(State(RoundState))
+    stage: Mapped[RoundState] = mapped_column(State(RoundState))  # of the round, as it was offered
     number: Mapped[int]  # from 1, for this stage of this round
-    state: Mapped[AttemptState] = mapped_column(State(AttemptState), index=True)
+    state: Mapped[AttemptState] = mapped_column(State(AttemptState), index=True)  # where it stands
     not_before: Mapped[datetime]  # a failed stage is tried again after a pause
-    hinted_at: Mapped[datetime | None]
-    hints: Mapped[int] = mapped_column(default=0)
-    lease_until: Mapped[datetime | None]
-    claimed_at: Mapped[datetime | None]
+    hinted_at: Mapped[datetime | None]  # when a worker was last told of it
+    hints: Mapped[int] = mapped_column(default=0)  # how often workers were told of it
+    lease_until: Mapped[datetime | None]  # its worker must beat before then
+    claimed_at: Mapped[datetime | None]  # when a worker took it
     first_step_at: Mapped[datetime | None]  # when the trainer process reported its first progress
-    ended_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]  # when it ended, however it ended
     worker: Mapped[dict[str, Any] | None]  # host, process, device, versions
     progress: Mapped[float] = mapped_column(default=0.0)  # 0 to 1
-    metrics: Mapped[dict[str, Any] | None]
-    error: Mapped[str | None] = mapped_column(Text)
+    metrics: Mapped[dict[str, Any] | None]  # of its training, the latest
+    error: Mapped[str | None] = mapped_column(Text)  # why it did not succeed
     round: Mapped[Round] = relationship()
 
 
@@ -162,10 +162,10 @@ class StoredArtifact(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
     attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
-    kind: Mapped[str] = mapped_column(String(20))
-    key: Mapped[str] = mapped_column(Text, unique=True)
-    sha256: Mapped[str] = mapped_column(String(64))
-    size: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(20))  # reward_model, agent, video
+    key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
+    sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
 
 
 class Clip(Base):
@@ -175,15 +175,15 @@ class Clip(Base):
     __table_args__ = (UniqueConstraint("round_id", "number"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
-    number: Mapped[int]
-    steps: Mapped[int]
-    fps: Mapped[float]
-    npz_key: Mapped[str] = mapped_column(Text)
-    npz_sha256: Mapped[str] = mapped_column(String(64))
-    npz_size: Mapped[int]
-    mp4_key: Mapped[str] = mapped_column(Text)
-    mp4_sha256: Mapped[str] = mapped_column(String(64))
-    mp4_size: Mapped[int]
+    number: Mapped[int]  # from 1, in the round
+    steps: Mapped[int]  # of the environment
+    fps: Mapped[float]  # steps a second as people see them
+    npz_key: Mapped[str] = mapped_column(Text)  # where observations and actions lie
+    npz_sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    npz_size: Mapped[int]  # bytes
+    mp4_key: Mapped[str] = mapped_column(Text)  # where the film lies
+    mp4_sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    mp4_size: Mapped[int]  # bytes
 
 
 class Judgement(Base):
@@ -191,7 +191,7 @@ class Judgement(Base):
 
     __tablename__ = "judgements"
     clip_id: Mapped[int] = mapped_column(ForeignKey("clips.id"), primary_key=True)
-    per_step: Mapped[list[float]]
+    per_step: Mapped[list[float]]  # one number a step
 
 
 class Evaluation(Base):
@@ -200,8 +200,8 @@ class Evaluation(Base):
     __tablename__ = "evaluations"
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), primary_key=True)
     attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
-    true_returns: Mapped[list[float]]
-    mean: Mapped[float]
+    true_returns: Mapped[list[float]]  # one for each episode
+    mean: Mapped[float]  # of the true returns
 
 
 class Comparison(Base):
@@ -214,10 +214,10 @@ class Comparison(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
-    number: Mapped[int]
-    held_out: Mapped[bool]
-    labels_wanted: Mapped[int]
-    labels_given: Mapped[int] = mapped_column(default=0)
+    number: Mapped[int]  # from 1, in the round
+    held_out: Mapped[bool]  # kept out of training, to measure it
+    labels_wanted: Mapped[int]  # how many labelers are to answer
+    labels_given: Mapped[int] = mapped_column(default=0)  # how many answers stand
     clip_ids: Mapped[list[int]]  # the comparison's own order; what a labeler sees is drawn anew
 
 
@@ -226,10 +226,10 @@ class Labeler(Base):
 
     __tablename__ = "labelers"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(80), unique=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)  # as they gave it
     kind: Mapped[str] = mapped_column(String(10))  # person, teacher
-    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime]
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # the token itself is not kept
+    created_at: Mapped[datetime]  # when they joined
 
 
 class Lease(Base):
@@ -242,8 +242,8 @@ class Lease(Base):
     labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
     state: Mapped[str] = mapped_column(String(10))  # held, answered, skipped
     shown: Mapped[list[int]]  # shown[i] is the index in clip_ids of the clip at place i, from the left
-    claimed_at: Mapped[datetime]
-    expires_at: Mapped[datetime]
+    claimed_at: Mapped[datetime]  # when it was last handed out
+    expires_at: Mapped[datetime]  # others may have it from then on
 
 
 class Preference(Base):
@@ -266,10 +266,10 @@ class Preference(Base):
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"), index=True)
     labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
     ranks: Mapped[list[int] | None]  # None: the clips cannot be compared
-    shown: Mapped[list[int]]
+    shown: Mapped[list[int]]  # the order in which the clips were shown
     seconds: Mapped[float | None]  # from shown to answered, as the client measured it
-    answered_at: Mapped[datetime]
-    withdrawn_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime]  # when it arrived
+    withdrawn_at: Mapped[datetime | None]  # when it was undone
 
 
 class Event(Base):
@@ -280,9 +280,9 @@ class Event(Base):
     experiment_id: Mapped[int] = mapped_column(ForeignKey("experiments.id"), index=True)
     round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
     attempt_id: Mapped[int | None] = mapped_column(ForeignKey("attempts.id"))
-    event: Mapped[str] = mapped_column(String(30))
-    source: Mapped[str | None] = mapped_column(String(20))
-    target: Mapped[str | None] = mapped_column(String(20))
-    actor: Mapped[str] = mapped_column(String(120))
-    at: Mapped[datetime]
-    detail: Mapped[dict[str, Any] | None]
+    event: Mapped[str] = mapped_column(String(30))  # what happened
+    source: Mapped[str | None] = mapped_column(String(20))  # the state before
+    target: Mapped[str | None] = mapped_column(String(20))  # the state after
+    actor: Mapped[str] = mapped_column(String(120))  # who did it
+    at: Mapped[datetime]  # when
+    detail: Mapped[dict[str, Any] | None]  # why, in words or values

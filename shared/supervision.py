@@ -40,6 +40,7 @@ class TrainerProcess:
         """Run `python -m module JOBS REPORTS`, the two being numbers of inherited pipes."""
         jobs_end, self._jobs = os.pipe()
         self._reports, reports_end = os.pipe()
+        self.module = module
         self.hello: dict[str, Any] = {}
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._inbox: queue.Queue[Report] = queue.Queue()

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from shared.database import migrate
+from shared.database import Database, migrate
 from tests import services
 
 
@@ -83,6 +83,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         server = request.getfixturevalue("postgres_url")
         with fresh_postgres(server, request.getfixturevalue("postgres_template")) as url:
             yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of this test's own, open."""
+    opened = Database(database_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,13 +1,15 @@
 """The system's parts as real processes, small real experiments, and answers given as a teacher would."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import select
@@ -32,7 +34,7 @@ def tiny(name: str = "tiny", **changes: Any) -> ExperimentConfig:
         "rounds": 2,
         "segments": {"length": 5, "collect_steps": 64, "collect_envs": 4},
         "labels": {"comparisons_per_round": 3, "undo_grace_s": 0},
-        "reward_model": {"epochs": 5, "hidden": 8, "members": 2},
+        "reward_model": {"epochs": 20, "hidden": 8, "members": 2},
         "agent": {"num_envs": 4, "num_steps": 32, "minibatch_size": 64, "total_steps": 512, "hidden": 8},
         "evaluation": {"episodes": 3},
     }
@@ -150,6 +152,50 @@ def play(
         time.sleep(0.02)
 
 
-def log_of(settings: Settings, module: str) -> str:
-    """Return what a part has logged."""
-    return Path(settings.data_dir / f"{module}.log").read_text(errors="replace")
+@contextmanager
+def cable(port: int) -> Iterator[tuple[int, threading.Event]]:
+    """Forward a port of one's own to `port`; while the event is set nothing gets through."""
+    cut, over = threading.Event(), threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    own_port = listening.getsockname()[1]
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while not cut.is_set() and (data := await asyncio.wait_for(reader.read(65536), 600)):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if cut.is_set():
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        jobs = [
+            asyncio.create_task(carry(reader, far_writer)),
+            asyncio.create_task(carry(far_reader, writer)),
+        ]
+        while not all(job.done() for job in jobs):
+            await asyncio.sleep(0.02)
+            if cut.is_set():
+                for end in (writer, far_writer):
+                    end.close()
+                for job in jobs:
+                    job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    async def serve() -> None:
+        server = await asyncio.start_server(connect, sock=listening)
+        async with server:
+            while not over.is_set():
+                await asyncio.sleep(0.02)
+            cut.set()
+            await asyncio.sleep(0.1)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield own_port, cut
+    finally:
+        over.set()
+        thread.join(10)

@@ -32,6 +32,9 @@ from shared.models import Attempt, Experiment, Round
 from shared.settings import Settings
 from shared.states import LIVE_ATTEMPTS
 from shared.storage import put_artifact
+from tests.services import free_ports
+
+__all__ = ["Scene", "free_ports", "join", "put_answer", "serve", "settings_for"]
 
 WORKER = {"host": "here", "pid": 1, "device": "cpu"}
 LEASE_S = 15.0
@@ -58,14 +61,16 @@ def cart_pole(seed: int, steps: int = STEPS) -> np.ndarray:
     """Play CartPole, well or badly as the seed has it: [steps, 400, 600, 3], uint8."""
     import gymnasium
 
-    environment = gymnasium.make("CartPole-v1", render_mode="rgb_array")
-    observation, _ = environment.reset(seed=seed)
+    environment = gymnasium.make("CartPole-v1", render_mode="rgb_array").unwrapped
+    environment.reset(seed=seed)
     draw, frames = np.random.default_rng(seed), []
-    skill = draw.uniform(0.3, 1.0)
+    state = environment.state = draw.normal(scale=(0.7, 0.5, 0.1, 0.5))
+    skill, fallen = draw.uniform(0.2, 1.0), False
     for _ in range(steps):
-        lean = observation[2] + 0.4 * observation[3] + 0.05 * observation[1]
-        action = int(lean > 0) if draw.uniform() < skill else int(draw.integers(2))
-        observation = environment.step(action)[0]
+        if not fallen:  # the last picture stands for what comes after a fall
+            lean = state[2] + 0.4 * state[3] + 0.05 * state[1]
+            action = int(lean > 0) if draw.uniform() < skill else int(draw.integers(2))
+            state, _, fallen, *_ = environment.step(action)
         frames.append(environment.render())
     environment.close()
     return np.array(frames, np.uint8)
@@ -140,6 +145,11 @@ class Scene:
         """Report progress, as a worker."""
         with self.database.write() as session:
             rounds.heartbeat(session, attempt_id, LEASE_S, progress, {"loss": SECRET_METRIC})
+
+    def release(self, attempt_id: int) -> None:
+        """Give an attempt back, as a worker that was asked to stop."""
+        with self.database.write() as session:
+            rounds.release(session, attempt_id, "asked to stop")
 
     def complete(self, attempt_id: int, result: Result) -> None:
         with self.database.write() as session:

@@ -15,6 +15,7 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -90,18 +91,15 @@ class Agent(nn.Module):
     def __init__(self, observation_size: int, actions: int, hidden: int = 64, seed: int = 0) -> None:
         super().__init__()
         self.sizes = {"observation_size": observation_size, "actions": actions, "hidden": hidden}
-        self.mean: Tensor
-        self.deviation: Tensor
-        self.measured: Tensor
-        self.register_buffer("mean", torch.zeros(observation_size))
-        self.register_buffer("deviation", torch.ones(observation_size))
-        self.register_buffer("measured", torch.zeros(()))
+        self.mean = nn.Buffer(torch.zeros(observation_size))  # of observations, see measure()
+        self.deviation = nn.Buffer(torch.ones(observation_size))
+        self.measured = nn.Buffer(torch.zeros(()))
         draw = torch.Generator().manual_seed(seed)
 
         def network(outputs: int, last_gain: float) -> nn.Sequential:
             sizes, gains = [observation_size, hidden, hidden, outputs], [2**0.5, 2**0.5, last_gain]
             layers: list[nn.Module] = []
-            for inputs, units, gain in zip(sizes, sizes[1:], gains, strict=False):
+            for (inputs, units), gain in zip(pairwise(sizes), gains, strict=True):
                 layer = nn.Linear(inputs, units)
                 nn.init.orthogonal_(layer.weight, gain, generator=draw)
                 nn.init.zeros_(layer.bias)
@@ -125,14 +123,15 @@ class Agent(nn.Module):
     def measure(self, observations: Tensor, space: Any) -> None:
         """Fix the normalisation for good: by the bounds that `space` declares, else by observations [..., D].
 
-        Fixed, since a policy whose inputs are rescaled while it learns unlearns: running statistics cost
-        CartPole three quarters of its learning speed.
+        Fixed, since a policy whose inputs are rescaled while it learns unlearns: with running statistics
+        CartPole took more than twice as many steps.
         """
         seen, low, high = observations.flatten(0, -2), torch.tensor(space.low), torch.tensor(space.high)
         bounded = (low > -1e6) & (high < 1e6)
-        self.mean = torch.where(bounded, (low + high) / 2, seen.mean(0))
+        self.mean.copy_(torch.where(bounded, (low + high) / 2, seen.mean(0)))
         deviation = torch.where(bounded, (high - low) / 4, seen.std(0, correction=0))
-        self.deviation, self.measured = deviation.clamp(min=1e-6), torch.ones(())
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.measured.fill_(1)
 
 
 class Player:
@@ -148,8 +147,10 @@ class Player:
 
 
 @torch.no_grad()
-def rollout(agent: Agent, player: Player, steps: int) -> Rollout:
+def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = None) -> Rollout:
     """Play `steps` in each environment with actions drawn from the policy.
+
+    `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it.
 
     With SAME_STEP the observation returned at an episode's end is already the next episode's first, and the
     last one comes as `final_obs`; the successor stored is that last one, so no transition crosses a reset.
@@ -158,8 +159,10 @@ def rollout(agent: Agent, player: Player, steps: int) -> Rollout:
     for _ in range(steps):
         before = torch.from_numpy(player.observations).float()  # [N, D]
         log_policy = agent.log_policy(before)  # [N, A]
-        noise = torch.empty_like(log_policy).exponential_(generator=player.draw)
-        actions = (log_policy - noise.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
+        if noise is not None:
+            log_policy = log_policy.exp().lerp(torch.tensor(1 / log_policy.shape[-1]), noise[:, None]).log()
+        gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
+        actions = (log_policy - gumbel.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
         log_probs = log_policy.gather(-1, actions[:, None]).squeeze(-1)
         after, env_rewards, terminated, truncated, info = player.envs.step(actions.numpy())
         ended, successors = terminated | truncated, after
@@ -172,13 +175,9 @@ def rollout(agent: Agent, player: Player, steps: int) -> Rollout:
                 player.finished.append((float(player.returns[i]), int(player.lengths[i])))
             player.returns[ended], player.lengths[ended] = 0, 0
         player.observations = after
-        arrays = (torch.as_tensor(a) for a in (successors, env_rewards, terminated, ended))
-        rows.append((before, actions, log_probs, *arrays))
-    columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-    observations, actions, log_probs, successors, env_rewards, terminated, ended = columns
-    return Rollout(
-        observations, actions, log_probs, successors.float(), env_rewards.float(), terminated, ended
-    )
+        numbers = (torch.as_tensor(array, dtype=torch.float32) for array in (successors, env_rewards))
+        rows.append((before, actions, log_probs, *numbers, *map(torch.as_tensor, (terminated, ended))))
+    return Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def gae(
@@ -208,9 +207,8 @@ def update(
     targets = advantages + values
     observations = data.observations.flatten(0, 1)  # [T·N, D]
     flat = [x.flatten() for x in (data.actions, data.log_probs, advantages, targets)]  # [T·N] each
-    losses: dict[str, float] = {}
     for _ in range(args.update_epochs):
-        for index in torch.randperm(len(observations), generator=draw).split(args.minibatch_size):  # type: ignore[no-untyped-call]
+        for index in torch.split(torch.randperm(len(observations), generator=draw), args.minibatch_size):
             obs = observations[index]
             actions, old_log_probs, advantage, target = (x[index] for x in flat)
             log_policy = agent.log_policy(obs)  # [B, A]
@@ -227,14 +225,12 @@ def update(
             nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
             optimizer.step()
     with torch.no_grad():  # of the last minibatch, as CleanRL logs them
-        losses["losses/policy_loss"], losses["losses/value_loss"] = policy_loss.item(), value_loss.item()
-        losses["losses/entropy"] = entropy.item()
-        losses["losses/old_approx_kl"] = (-log_ratio).mean().item()
-        losses["losses/approx_kl"] = ((ratio - 1) - log_ratio).mean().item()
-        losses["losses/clipfrac"] = ((ratio - 1).abs() > args.clip_coef).float().mean().item()
-        unexplained = (targets - values).var() / (targets.var() + 1e-8)
-        losses["losses/explained_variance"] = 1 - unexplained.item()
-    return losses
+        explained = 1 - (targets - values).var() / (targets.var() + 1e-8)
+        losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        losses |= {"old_approx_kl": (-log_ratio).mean(), "approx_kl": (ratio - 1 - log_ratio).mean()}
+        losses["clipfrac"] = ((ratio - 1).abs() > args.clip_coef).float().mean()
+        losses["explained_variance"] = explained
+    return {f"losses/{name}": value.item() for name, value in losses.items()}
 
 
 def train(
@@ -249,7 +245,7 @@ def train(
     from torch.utils.tensorboard import SummaryWriter
 
     player = Player(envs, args.seed)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     writer = SummaryWriter(args.log_dir) if args.log_dir else None
     metrics: dict[str, float] = {}
     batch = args.num_envs * args.num_steps
@@ -304,22 +300,19 @@ def load(data: bytes) -> Agent:
 
 def main(args: Args) -> None:
     """Run from the command line."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
     torch.set_num_threads(1)  # small networks are quicker on one core
-    envs = SyncVectorEnv(
-        [lambda: gym.make(args.env_id)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP
-    )
+    makers = [lambda: gym.make(args.env_id)] * args.num_envs
+    envs = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
     size = int(np.prod(envs.single_observation_space.shape or ()))
     agent = Agent(size, int(envs.single_action_space.n), args.hidden, args.seed)  # type: ignore[attr-defined]
     reward_fn: RewardFn | Literal["env"] = "env"
     if args.reward != "env":
         module, _, name = args.reward.partition(":")
         reward_fn = getattr(importlib.import_module(module), name)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("true return    –", total=1.0)
+    with Progress() as bar:
+        task = bar.add_task("true return", total=1.0)
 
         def show(fraction: float, metrics: dict[str, float]) -> None:
             text = f"true return {metrics.get('charts/episodic_return', float('nan')):7.1f}"

@@ -63,10 +63,11 @@ def collect(
         envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length), seed
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
+    noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
     chunks: list[ppo.Rollout] = []
     for done in range(0, steps, CHUNK):
         stop_if(should_stop)
-        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done)))
+        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done), noise))
         on_progress(0.5 * (done + 1) / steps, {})
     play = ppo.Rollout(
         *(torch.cat(columns) for columns in zip(*(vars(c).values() for c in chunks), strict=True))

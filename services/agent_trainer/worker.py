@@ -1,6 +1,12 @@
 """The agent trainer's worker (`python -m services.agent_trainer.worker`): only its child knows torch."""
 
-from services.worker_loop import main
+from shared.settings import load_settings
+from shared.supervision import TrainerProcess
 
 if __name__ == "__main__":
-    main("agent_trainer", "services.agent_trainer.trainer")
+    settings = load_settings()
+    # First of all: torch takes seconds to load, and does so while this process loads the rest.
+    trainer = TrainerProcess("services.agent_trainer.trainer", settings)
+    from services.worker_loop import main
+
+    main("agent_trainer", settings, trainer)

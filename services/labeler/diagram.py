@@ -4,7 +4,7 @@ from html import escape
 
 from shared.states import ROUND_TABLE, STAGES, RoundState
 
-BOX_W, BOX_H, GAP, TOP, DOWN = 132, 40, 58, 24, 104  # pixels
+BOX_W, BOX_H, GAP, TOP, DOWN = 124, 40, 92, 24, 104  # pixels
 
 
 def draw(current: str | None = None) -> str:
@@ -26,7 +26,7 @@ def draw(current: str | None = None) -> str:
                 continue
             x, y = left[source] + BOX_W, TOP + BOX_H / 2
             parts.append(f'<path class="edge" d="M{x} {y}H{left[row.target] - 2}">{hint}</path>')
-            label = escape(row.event.removesuffix("_trained"))
+            label = escape(row.event.replace("_", " "))
             parts.append(f'<text class="event" x="{x + GAP / 2}" y="{y - 7}">{label}</text>')
     for row in ROUND_TABLE:
         if row.target == RoundState.FAILED:

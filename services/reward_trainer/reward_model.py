@@ -66,14 +66,10 @@ class RewardModel(nn.Module):
             weight = torch.empty(args.members, inputs, units).uniform_(-bound, bound, generator=draw)
             self.weights.append(nn.Parameter(weight))  # [M, inputs, units]
             self.biases.append(nn.Parameter(torch.zeros(args.members, 1, units)))
-        self.mean: Tensor
-        self.deviation: Tensor
-        self.shift: Tensor
-        self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(observation_size))  # of observations
-        self.register_buffer("deviation", torch.ones(observation_size))
-        self.register_buffer("shift", torch.zeros(args.members, 1))  # of each member's predictions
-        self.register_buffer("scale", torch.ones(args.members, 1))
+        self.mean = nn.Buffer(torch.zeros(observation_size))  # of observations
+        self.deviation = nn.Buffer(torch.ones(observation_size))
+        self.shift = nn.Buffer(torch.zeros(args.members, 1))  # of each member's predictions
+        self.scale = nn.Buffer(torch.ones(args.members, 1))
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return each member's prediction [M, ...], as it was learned, for observations [..., D]."""
@@ -142,8 +138,9 @@ def train(
     if not len(ranks):
         raise ValueError("there is no preference to train on; all are held out")
     everything = data.observations.flatten(0, -2)
-    model.mean, deviation = everything.mean(0), everything.std(0, correction=0)
-    model.deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
+    model.mean.copy_(everything.mean(0))
+    deviation = everything.std(0, correction=0)
+    model.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
     draw = torch.Generator().manual_seed(args.seed)
     drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
     times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
@@ -160,7 +157,8 @@ def train(
             on_progress((epoch + 1) / args.epochs, {"losses/reward_loss": objective.item() / args.members})
     with torch.no_grad():
         raw = model(everything)  # [M, n]
-        model.shift, model.scale = raw.mean(1, keepdim=True), raw.std(1, keepdim=True).clamp(min=1e-6)
+        model.shift.copy_(raw.mean(1, keepdim=True))
+        model.scale.copy_(raw.std(1, keepdim=True).clamp(min=1e-6))
     metrics = {f"train/{name}": value for name, value in evaluate(model, observations, ranks).items()}
     if data.held_out.any():
         held_out = evaluate(model, data.observations[~kept], data.ranks[~kept])

@@ -1,6 +1,12 @@
 """The reward trainer's worker (`python -m services.reward_trainer.worker`): only its child knows torch."""
 
-from services.worker_loop import main
+from shared.settings import load_settings
+from shared.supervision import TrainerProcess
 
 if __name__ == "__main__":
-    main("reward_trainer", "services.reward_trainer.trainer")
+    settings = load_settings()
+    # First of all: torch takes seconds to load, and does so while this process loads the rest.
+    trainer = TrainerProcess("services.reward_trainer.trainer", settings)
+    from services.worker_loop import main
+
+    main("reward_trainer", settings, trainer)

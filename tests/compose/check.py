@@ -154,12 +154,15 @@ def scale() -> None:
             stack.wait_healthy(door)
         for name in names:
             stack.lockstep("create", "configs/cartpole.toml", "--set", f"name={name}", *SMALL)
-        token = invite(stack, "two-doors")
-        pair = claim(stack, "one", token, doors[0])
-        again = claim(stack, "one", token, doors[1])
-        assert again["id"] != pair["id"], "two replicas handed out the same pair"
-        answer(stack, pair, token, doors[1])  # claimed at one door, answered at the other
-        answer(stack, again, token, doors[0])
+        ada, ben = invite(stack, "ada"), invite(stack, "ben")
+        pair = claim(stack, "one", ada, doors[0])
+        assert claim(stack, "one", ada, doors[1])["id"] == pair["id"], (
+            "the other door forgot whose pair it is"
+        )
+        other = claim(stack, "one", ben, doors[1])
+        assert other["id"] != pair["id"], "two replicas handed out the same pair"
+        answer(stack, pair, ada, doors[1])  # claimed at one door, answered at the other
+        answer(stack, other, ben, doors[0])
         lessons = [threading.Thread(target=stack.lockstep, args=("teach", name)) for name in names]
         for lesson in lessons:
             lesson.start()

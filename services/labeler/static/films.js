@@ -19,7 +19,7 @@ export class Films {
     this.reel?.pause();
     this.list.replaceChildren(...films.map((one, index) => card(one, index === films.length - 1)));
     this.reel = new Reel([...this.list.querySelectorAll("video")]);
-    this.list.lastElementChild?.scrollIntoView({ block: "nearest", inline: "end" });
+    this.list.scrollLeft = this.list.scrollWidth; // the newest is at the end
     const reel = this.reel;
     const ready = reel.videos.map((video) => new Promise((resolve) => {
       video.addEventListener("loadeddata", resolve, { once: true });
@@ -56,6 +56,9 @@ function card(one, newest) {
   figure.className = newest ? "film newest" : "film";
   const video = document.createElement("video");
   Object.assign(video, { muted: true, playsInline: true, preload: "auto", src: one.video });
+  video.addEventListener("loadedmetadata", () => {
+    video.style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
+  });
   const caption = document.createElement("figcaption");
   caption.textContent = newest ? `Round ${one.round} · newest` : `Round ${one.round}`;
   video.setAttribute("aria-label", `The agent after round ${one.round}`);

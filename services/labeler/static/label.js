@@ -32,6 +32,7 @@ let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
 let activeAt = performance.now();
+let waited = false; // for a batch, while the agent trained
 let fresh = false; // a batch has come that nobody has looked at yet
 const settledAt = new Map(); // comparison: when the server took its answer
 
@@ -135,7 +136,7 @@ async function refill() {
   for (const comparison of came) queue.push(new Pair(comparison, stage));
   if (wasEmpty && queue.length) {
     show();
-    if (view === "training") announceBatch();
+    if (waited) announceBatch();
   }
   return render();
 }
@@ -149,13 +150,15 @@ function onStatus(news) {
     for (const pair of stale) drop(pair);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
-  render();
   refill();
+  render();
 }
 
 function onDone(item, answer) {
   settledAt.set(item.comparison, performance.now());
-  if (item.kind === "answer" && answer.wanted) Object.assign(status, { given: answer.given, wanted: answer.wanted });
+  if (item.kind === "answer") Object.assign(status, { given: answer.given, wanted: answer.wanted });
+  // An answer undone at once may never have been news: ask.
+  if (item.kind === "undo") call("GET", `/api/experiments/${experiment}`).then(onStatus, () => {});
   render();
   refill();
 }
@@ -251,8 +254,12 @@ function render() {
   $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
   films.setVisible(!$("films-area").hidden);
   if (!$("films-area").hidden) films.update(status.rounds);
-  if (view === "training") drawTraining($("view-training"), status);
-  if (view === "grace" && before !== "grace") countDown(status.final_in_s);
+  if (view === "training") {
+    waited = true;
+    drawTraining($("view-training"), status);
+  }
+  if (view === "grace") countDown(status.final_in_s);
+  else counting = null;
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing) : queue[0].reel.pause();
   drawHead();
   drawTitle();
@@ -260,12 +267,12 @@ function render() {
 
 function drawHead() {
   const inBatch = status.round_state === "labeling";
-  const given = Math.min(status.wanted, status.given + outbox.items.filter((one) => one.kind === "answer").length);
+  const given = status.given + outbox.count("answer") - outbox.count("undo"); // as it will be in a moment
   $("round").textContent = `Round ${status.round} of ${status.of}`;
   $("batch").hidden = !inBatch;
   $("batch").max = status.wanted || 1;
   $("batch").value = given;
-  $("count").textContent = inBatch ? `${given} of ${status.wanted}` : "";
+  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
   $("mine").textContent = `You: ${me.labels}`;
   $("undo").disabled = !history.length;
   $("pause-word").textContent = playing ? "Pause" : "Play";
@@ -277,14 +284,21 @@ function drawTitle() {
 }
 
 function announceBatch() {
+  waited = false;
   fresh = true;
   say("New clips are here");
 }
 
+// The server says once how long is left; what it says later begins the count anew.
+let counting = null;
 function countDown(seconds) {
+  if (seconds === counting) return;
+  counting = seconds;
   const bar = $("note-countdown");
   bar.hidden = seconds === null;
-  if (seconds !== null) bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
+  bar.getAnimations().forEach((one) => one.cancel());
+  if (seconds === null) return;
+  bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
 }
 
 function flash(action) {

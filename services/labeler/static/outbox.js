@@ -31,6 +31,10 @@ export class Outbox {
     return this.items.length;
   }
 
+  count(kind) {
+    return this.items.filter((item) => item.kind === kind).length;
+  }
+
   // The comparisons whose answers the server may not have yet.
   get pending() {
     return new Set(this.items.map((item) => item.comparison));

@@ -65,6 +65,7 @@ export class Pair {
       video.src = url;
     });
     video.classList.toggle("small", video.videoWidth < SMALL);
+    video.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
   }
 }
 

@@ -1,0 +1,116 @@
+"""How long a labeler waits: from key press to the next pair playing, in headless Chromium.
+
+A real server, CartPole clips of their real size, a page driven by the keyboard. The page's own clock measures
+from the key's time stamp to the moment at which both videos of the next pair have put a picture on screen
+that lies behind their first one: the pair moves. `python -m benchmarks.label_page` prints a table and, as its
+last line, one JSON object; `--pause 0.1` presses faster than a person could look.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from shared.database import migrate
+from tests import scenes, services
+
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown"]
+
+# For each key, one promise: milliseconds from the event's time stamp until both clips of the new pair move.
+WATCH = """() => {
+  window.waits = [];
+  const current = () => document.querySelector('.pair.current');
+  let before = current();
+  addEventListener('keydown', (event) => {
+    if (!event.key.startsWith('Arrow')) return;
+    const pressed = event.timeStamp;
+    const moves = (video) => new Promise((resolve) => {
+      const look = (_, frame) => {
+        if (frame.mediaTime > 0 && !video.paused) resolve(performance.now());
+        else video.requestVideoFrameCallback(look);
+      };
+      video.requestVideoFrameCallback(look);
+    });
+    if (current() === before) throw new Error('the key changed nothing');
+    before = current();
+    const videos = [...before.querySelectorAll('video')];
+    waits.push(Promise.all(videos.map(moves)).then((times) => Math.max(...times) - pressed));
+  });
+}"""
+
+
+def measure(page: Page, presses: int, pause_s: float) -> list[float]:
+    """Press `presses` keys, `pause_s` after each pair has begun to move; return the waits in milliseconds."""
+    waits = []
+    for press in range(presses):
+        page.wait_for_timeout(1000 * pause_s)
+        page.keyboard.press(KEYS[press % len(KEYS)])
+        waits.append(float(page.evaluate("press => waits[press]", press)))
+    return waits
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest value that at least `share` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered) + 0.999999), len(ordered)) - 1]
+
+
+def run(presses: int, pause_s: float) -> dict[str, Any]:
+    """Label `presses` comparisons in a browser and return the figures."""
+    folder = Path(tempfile.mkdtemp(prefix="lockstep-label-page-"))
+    settings = scenes.settings_for(folder, f"sqlite:///{folder / 'lockstep.db'}", port=0, log_level="WARNING")
+    migrate(settings.database_url)
+    # Two more than are pressed: the last press, too, has a next pair.
+    scene = scenes.Scene(settings, "cart_pole", labels={"comparisons_per_round": presses + 2})
+    try:
+        scene.collect()
+        with scenes.serve(settings) as url, sync_playwright() as play:
+            browser = play.chromium.launch(
+                executable_path=services.find("chromium", "google-chrome"), args=ARGS
+            )
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.goto(f"{url}/label/{scene.name}")
+            page.wait_for_selector(".pair.current.ready")
+            page.evaluate(WATCH)
+            waits = measure(page, presses, pause_s)
+            version = browser.version
+            browser.close()
+    finally:
+        scene.close()
+        shutil.rmtree(folder)
+    return {
+        "p95_ms": round(percentile(waits, 0.95), 1),
+        "median_ms": round(statistics.median(waits), 1),
+        "max_ms": round(max(waits), 1),
+        "presses": len(waits),
+        "pause_s": pause_s,
+        "browser": f"Chromium {version}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def main() -> None:
+    """Print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--presses", type=int, default=120, help="keys pressed (default: 120)")
+    parser.add_argument(
+        "--pause", type=float, default=0.5, help="seconds between a moving pair and a key (default: 0.5)"
+    )
+    args = parser.parse_args()
+    figures = run(args.presses, args.pause)
+    print("from key press to the next pair playing")
+    for name, value in figures.items():
+        print(f"  {name:<12} {value}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

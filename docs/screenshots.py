@@ -1,0 +1,54 @@
+"""Take the pictures of the documentation: `python -m docs.screenshots` writes docs/label.png.
+
+A real server, real CartPole clips and a real browser; needs the development packages and Chromium.
+"""
+
+import io
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from benchmarks.label_page import ARGS
+from shared.database import migrate
+from tests import scenes, services
+
+HERE = Path(__file__).parent
+COLOURS = 64  # the page has few: a palette makes the file a third of the size
+
+
+def main() -> None:
+    """Write the pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        settings = scenes.settings_for(path, f"sqlite:///{path / 'x.db'}", port=0, log_level="WARNING")
+        migrate(settings.database_url)
+        labels = {"comparisons_per_round": 20, "instructions": "Which cart balances its pole better?"}
+        scene = scenes.Scene(settings, "cart_pole", "cartpole", labels=labels)
+        scene.collect()
+        with scenes.serve(settings) as url, sync_playwright() as play:
+            browser = play.chromium.launch(
+                executable_path=services.find("chromium", "google-chrome"), args=ARGS
+            )
+            page = browser.new_page(viewport={"width": 1120, "height": 640})
+            page.goto(f"{url}/label/cartpole")
+            for _ in range(7):
+                page.wait_for_selector(".pair.current.ready")
+                page.wait_for_timeout(150)
+                page.keyboard.press("ArrowLeft")
+            page.wait_for_timeout(1800)  # the word about the last answer is gone, the clips run
+            save(page.screenshot(), HERE / "label.png")
+            browser.close()
+        scene.close()
+
+
+def save(png: bytes, path: Path) -> None:
+    """Write a picture with few colours as a small file."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size // 1024} KiB")
+
+
+if __name__ == "__main__":
+    main()

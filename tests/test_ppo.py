@@ -1,0 +1,254 @@
+"""PPO: its estimates against naive loops, what happens at a reset, and that it learns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from services.agent_trainer import ppo
+from services.agent_trainer.envs import HideTermination
+from services.reward_trainer import reward_model
+
+
+class Corridor(gym.Env[np.ndarray, int]):
+    """Walk left or right from 0 for `length` steps, or up to `end`; a step is worth its position."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, length: int = 20, end: int | None = None, counted: bool = False) -> None:
+        self.length, self.end, self.counted = length, end, counted
+        self.episode = 0
+
+    def observe(self) -> np.ndarray:
+        """Return the position and, if asked for, the episode's number, which shows what is mixed up."""
+        return np.array([self.position, self.episode if self.counted else 0], np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, Any]:
+        super().reset(seed=seed)
+        self.position, self.steps = 0, 0
+        self.episode += 1
+        return self.observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.position += 1 if action == 1 else -1
+        self.steps += 1
+        fell = self.end is not None and abs(self.position) >= self.end
+        return self.observe(), float(self.position), fell, self.steps >= self.length, {}
+
+
+def vector(make: Callable[[], gym.Env[Any, Any]], count: int = 4) -> SyncVectorEnv:
+    return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # small networks are quicker on one core
+
+
+def test_gae_is_the_naive_sum() -> None:
+    draw = torch.Generator().manual_seed(1)
+    T, N = 12, 3
+    rewards, values, next_values = torch.randn(3, T, N, generator=draw)
+    ended = torch.rand(T, N, generator=draw) < 0.25
+    terminated = ended & (torch.rand(T, N, generator=draw) < 0.5)
+    assert terminated.any()
+    assert (ended & ~terminated).any()
+    args = ppo.Args(gamma=0.9, gae_lambda=0.7)
+    advantages = ppo.gae(rewards, values, next_values, terminated, ended, args)
+    for n in range(N):
+        for t in range(T):
+            total = 0.0
+            for step in range(t, T):  # Σ (γλ)^l δ, up to the end of the episode
+                worth = 0.0 if terminated[step, n] else next_values[step, n].item()
+                delta = rewards[step, n].item() + 0.9 * worth - values[step, n].item()
+                total += (0.9 * 0.7) ** (step - t) * delta
+                if ended[step, n]:
+                    break
+            assert advantages[t, n].item() == pytest.approx(total, abs=1e-4)
+
+
+def test_no_transition_crosses_a_reset() -> None:
+    player = ppo.Player(vector(lambda: Corridor(length=7, end=4, counted=True)), seed=1)
+    data = ppo.rollout(ppo.Agent(2, 2), player, 50)
+    assert data.ended.any()
+    before, after = data.observations, data.next_observations
+    assert torch.equal(before[..., 1], after[..., 1])  # the same episode on both sides of every step
+    step = torch.where(data.actions == 1, 1.0, -1.0)
+    assert torch.equal(after[..., 0] - before[..., 0], step)  # the true successor, at an episode's end too
+    # After an end comes the next episode's first observation, otherwise the successor.
+    following = before[1:]
+    assert torch.equal(following[~data.ended[:-1]], after[:-1][~data.ended[:-1]])
+    assert (following[data.ended[:-1]][:, 0] == 0).all()
+    assert torch.equal(data.terminated, after[..., 0].abs() >= 4)
+
+
+def test_every_episode_is_counted_once_with_its_own_return() -> None:
+    player = ppo.Player(vector(lambda: Corridor(length=7, end=4)), seed=1)
+    chunks = [ppo.rollout(ppo.Agent(2, 2), player, steps) for steps in (13, 1, 36)]  # ends lie across chunks
+    rewards, ended = (torch.cat([getattr(c, name) for c in chunks]) for name in ("env_rewards", "ended"))
+    expected = []
+    for t in range(50):
+        for n in range(4):
+            if ended[t, n]:
+                start = max((s + 1 for s in range(t) if ended[s, n]), default=0)
+                expected.append((rewards[start : t + 1, n].sum().item(), t + 1 - start))
+    assert player.finished == expected
+
+
+def test_log_probabilities_are_those_of_the_actions_drawn() -> None:
+    agent, player = ppo.Agent(2, 2, seed=5), ppo.Player(vector(Corridor, 64), seed=1)
+    with torch.no_grad():
+        agent.policy[-1].bias.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[union-attr]
+    data = ppo.rollout(agent, player, 40)
+    expected = agent.log_policy(data.observations).gather(-1, data.actions[..., None]).squeeze(-1)
+    torch.testing.assert_close(data.log_probs, expected)
+    share = (data.actions == 1).float().mean().item()
+    assert share == pytest.approx(agent.log_policy(data.observations).exp()[..., 1].mean().item(), abs=0.03)
+
+
+def test_noise_mixes_the_policy_with_chance() -> None:
+    agent, player = ppo.Agent(2, 2, seed=5), ppo.Player(vector(Corridor, 4), seed=1)
+    with torch.no_grad():
+        agent.policy[-1].bias.copy_(torch.tensor([0.0, 30.0]))  # type: ignore[union-attr]
+    data = ppo.rollout(agent, player, 500, noise=torch.tensor([0.0, 0.2, 0.5, 1.0]))
+    right = (data.actions == 1).float().mean(0)
+    torch.testing.assert_close(right, torch.tensor([1.0, 0.9, 0.75, 0.5]), atol=0.06, rtol=0)
+
+
+def test_other_reset_modes_are_refused() -> None:
+    envs = SyncVectorEnv([Corridor], autoreset_mode=AutoresetMode.NEXT_STEP)
+    with pytest.raises(ValueError, match="SAME_STEP"):
+        ppo.Player(envs, seed=1)
+
+
+def test_the_first_update_of_a_fresh_rollout_starts_at_ratio_one() -> None:
+    agent, player = ppo.Agent(2, 2), ppo.Player(vector(Corridor), seed=1)
+    data = ppo.rollout(agent, player, 16)
+    args = ppo.Args(update_epochs=1, minibatch_size=64, learning_rate=1e-3)
+    losses = ppo.update(
+        agent, torch.optim.Adam(agent.parameters()), data, data.env_rewards, args, torch.Generator()
+    )
+    assert losses["losses/approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert losses["losses/clipfrac"] == 0
+    assert losses["losses/policy_loss"] == pytest.approx(0, abs=1e-6)  # normalised advantages average to 0
+
+
+def test_the_normalisation_is_declared_or_measured_once() -> None:
+    agent = ppo.Agent(2, 2)
+    low, high = np.array([-4, -np.inf], np.float32), np.array([8, np.inf], np.float32)
+    seen = torch.tensor([[[0.0, 1.0]], [[0.0, 5.0]]])
+    agent.measure(seen, gym.spaces.Box(low, high))
+    torch.testing.assert_close(agent.normalise(torch.tensor([8.0, 5.0])), torch.tensor([2.0, 1.0]))
+
+
+def true_return(agent: ppo.Agent) -> float:
+    """Return the mean true return of one episode in each of four corridors."""
+    data = ppo.rollout(agent, ppo.Player(vector(Corridor), seed=99), 20)
+    return data.env_rewards.sum(0).mean().item()
+
+
+def test_it_learns_from_the_environments_reward() -> None:
+    args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
+    agent = ppo.Agent(2, 2)
+    metrics = ppo.train(args, agent, vector(Corridor), "env")
+    assert true_return(agent) > 120  # of at most 210
+    assert {"charts/episodic_return", "charts/episodic_length", "losses/value_loss"} <= metrics.keys()
+
+
+def test_it_learns_from_a_callable_and_never_from_the_environments_reward() -> None:
+    shapes: set[tuple[int, ...]] = set()
+
+    def leftwards(before: torch.Tensor, actions: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        shapes.update(tuple(x.shape) for x in (before, actions, after))
+        return before[:, 0] - after[:, 0]
+
+    args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
+    agent = ppo.Agent(2, 2)
+    metrics = ppo.train(args, agent, vector(Corridor), leftwards)
+    assert shapes == {(256, 2), (256,)}
+    assert true_return(agent) < -120
+    assert metrics["charts/episodic_return"] < -50  # the true return, logged beside it, went down
+
+
+def test_a_hidden_termination_never_reaches_the_learner() -> None:
+    envs = vector(lambda: HideTermination(Corridor(length=30, end=3), linger=2))
+    data = ppo.rollout(ppo.Agent(2, 2), ppo.Player(envs, seed=1), 60)
+    assert data.ended.any()
+    assert not data.terminated.any()
+
+
+def test_preferences_alone_improve_the_true_return() -> None:
+    """The whole idea in one test: preferences by true return, a reward model, an agent that learns."""
+    agent = ppo.Agent(2, 2, seed=1)
+    before = true_return(agent)
+    data = ppo.rollout(agent, ppo.Player(vector(lambda: Corridor(10)), seed=1), 200)
+    clips = data.next_observations[..., :1].transpose(0, 1).reshape(40, 2, 10, 1)  # one episode each
+    ranks = clips.sum((-1, -2)).argsort(descending=True).argsort()
+    model = reward_model.RewardModel(1, reward_model.Args())
+    reward_model.train(model, reward_model.Preferences(clips, ranks, torch.zeros(40, dtype=torch.bool)))
+    args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
+    ppo.train(
+        args, agent, vector(Corridor), lambda obs, actions, after: model.reward(obs, actions, after[:, :1])
+    )
+    assert true_return(agent) > before + 50  # random play, of which people spoke, goes no further than 6
+
+
+def test_training_is_the_same_twice_and_stops_when_asked() -> None:
+    args = ppo.Args(seed=3, total_steps=1024, num_envs=4, num_steps=64, minibatch_size=64)
+    agents = [ppo.Agent(2, 2, seed=3) for _ in range(3)]
+    for agent in agents[:2]:
+        ppo.train(args, agent, vector(Corridor), "env")
+    assert ppo.save(agents[0]) == ppo.save(agents[1])
+    fractions: list[float] = []
+    ppo.train(
+        args, agents[2], vector(Corridor), "env", lambda fraction, _: fractions.append(fraction),
+        lambda: len(fractions) == 2,
+    )  # fmt: skip
+    assert fractions == [0.25, 0.5]
+    assert ppo.save(agents[2]) != ppo.save(agents[0])
+
+
+def test_a_saved_agent_comes_back_whole() -> None:
+    agent = ppo.Agent(3, 4, hidden=8, seed=2)
+    again = ppo.load(ppo.save(agent))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(agent.log_policy(x), again.log_policy(x))
+    with pytest.raises(ValueError, match="not an agent"):
+        ppo.load(ppo.save(agent)[:-7])
+    with pytest.raises(ValueError, match="not an agent"):
+        ppo.load(reward_model.save(reward_model.RewardModel(3, reward_model.Args())))
+
+
+def test_tensorboard_gets_the_known_names(tmp_path: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    args = ppo.Args(total_steps=512, num_envs=4, num_steps=64, minibatch_size=64, log_dir=str(tmp_path))
+    ppo.train(args, ppo.Agent(2, 2), vector(Corridor), "env", first_step=1000)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    names = set(events.Tags()["scalars"])
+    assert {
+        "charts/episodic_return",
+        "charts/learning_rate",
+        "losses/policy_loss",
+        "losses/approx_kl",
+    } <= names
+    assert [event.step for event in events.Scalars("losses/entropy")] == [1256, 1512]
+
+
+def test_it_runs_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    ppo.main(ppo.Args(total_steps=2048))
+    assert "charts/episodic_return" in capsys.readouterr().out
+    ppo.main(ppo.Args(total_steps=1024, reward="tests.test_ppo:nothing"))
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("charts/predicted_reward"))
+    assert float(line.split()[-1]) == 0
+
+
+def nothing(before: torch.Tensor, actions: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(before))

@@ -1,0 +1,256 @@
+"""The trainers' stages: the same job gives the same result, and they store what was agreed."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from services.agent_trainer import clips, envs
+from services.agent_trainer.stages import collect, train_agent
+from services.reward_trainer.stages import train_reward
+from shared import config as configuration
+from shared.jobs import (
+    CollectJob,
+    CollectResult,
+    LabelRecord,
+    StageStopped,
+    TrainAgentJob,
+    TrainAgentResult,
+    TrainRewardJob,
+    TrainRewardResult,
+    job_from_json,
+    result_from_json,
+    to_json,
+)
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "env_id": "CartPole-v1",
+    "rounds": 2,
+    "segments": {"length": 8, "collect_steps": 256, "collect_envs": 4, "choice": "disagreement"},
+    "labels": {"comparisons_per_round": 5},
+    "reward_model": {"epochs": 15, "held_out": 0.3},
+    "agent": {
+        "num_envs": 4, "num_steps": 32, "minibatch_size": 64, "total_steps": 256, "final_steps": 512,
+        "update_epochs": 2,
+    },
+    "evaluation": {"episodes": 3},
+}  # fmt: skip
+
+
+@dataclass
+class Memory:
+    data: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, key: str, data: bytes) -> None:
+        assert key not in self.data
+        self.data[key] = data
+
+    def get(self, key: str, sha256: str | None = None) -> bytes:
+        assert sha256 in (None, hashlib.sha256(self.data[key]).hexdigest())
+        return self.data[key]
+
+
+def silent(fraction: float, metrics: dict[str, Any]) -> None:
+    assert 0 <= fraction <= 1
+
+
+def go_on() -> bool:
+    return False
+
+
+def labels_of(result: CollectResult, number: int) -> list[LabelRecord]:
+    labels = []
+    for comparison in result.comparisons:
+        chosen = [result.clips[i] for i in comparison.clips]
+        scores = [sum(clip.judgement) for clip in chosen]
+        ranks = [sum(other > score for other in scores) for score in scores]
+        labels.append(LabelRecord([c.npz for c in chosen], ranks, comparison.held_out, "teacher", number))
+    return labels
+
+
+Round = tuple[CollectResult, TrainRewardResult, TrainAgentResult]
+
+
+def two_rounds(store: Memory, attempt: int) -> list[Round]:
+    """Run two rounds, each job and result sent through JSON as on the way to a worker."""
+    rounds: list[Round] = []
+    labels: list[LabelRecord] = []
+    for number in (1, 2):
+        about: dict[str, Any] = {"attempt_id": attempt, "round_number": number, "seed": 1, "config": SMALL}
+        about |= {"prefix": f"{number}/{attempt}/", "log_dir": None}
+        agent = rounds[-1][2].agent if rounds else None
+        model = rounds[-1][1].reward_model if rounds else None
+        job = job_from_json("collecting", to_json(CollectJob(**about, agent=agent, reward_model=model)))
+        assert isinstance(job, CollectJob)
+        collected = collect(job, store, silent, go_on)
+        labels += labels_of(collected, number)
+        reward_job = TrainRewardJob(**about, labels=labels, reward_model=model, agent=agent)
+        trained = train_reward(reward_job, store, silent, go_on)
+        agent_job = TrainAgentJob(**about, reward_model=trained.reward_model, agent=agent)
+        result = train_agent(agent_job, store, silent, go_on)
+        for stage, value in (
+            ("collecting", collected),
+            ("training_reward", trained),
+            ("training_agent", result),
+        ):
+            assert result_from_json(stage, to_json(value)) == value
+        rounds.append((collected, trained, result))
+    return rounds
+
+
+@pytest.fixture(scope="module")
+def store() -> Memory:
+    return Memory()
+
+
+@pytest.fixture(scope="module")
+def rounds(store: Memory) -> list[Round]:
+    return two_rounds(store, attempt=1)
+
+
+def test_another_attempt_gives_the_same_bit_for_bit(store: Memory, rounds: list[Round]) -> None:
+    again = two_rounds(store, attempt=2)
+    for number in (1, 2):
+        first = {
+            key.split("/", 2)[2]: data for key, data in store.data.items() if key.startswith(f"{number}/1/")
+        }
+        second = {
+            key.split("/", 2)[2]: data for key, data in store.data.items() if key.startswith(f"{number}/2/")
+        }
+        assert first == second
+        assert len(first) == 5 * 2 * 2 + 3  # clips as npz and mp4, weights twice, a video
+    for (collected, _, trained), (collected_again, _, trained_again) in zip(rounds, again, strict=True):
+        assert [c.judgement for c in collected.clips] == [c.judgement for c in collected_again.clips]
+        assert collected.comparisons == collected_again.comparisons
+        assert trained.true_returns == trained_again.true_returns
+
+
+def test_rounds_and_seeds_differ(store: Memory, rounds: list[Round]) -> None:
+    assert rounds[0][0].clips[0].npz.sha256 != rounds[1][0].clips[0].npz.sha256
+    assert rounds[0][2].agent.sha256 != rounds[1][2].agent.sha256
+    about: dict[str, Any] = {"attempt_id": 9, "round_number": 1, "seed": 2, "config": SMALL | {"seed": 2}}
+    other = collect(
+        CollectJob(**about, prefix="other/", log_dir=None, agent=None, reward_model=None),
+        store,
+        silent,
+        go_on,
+    )
+    assert other.clips[0].npz.sha256 != rounds[0][0].clips[0].npz.sha256
+
+
+def test_clips_hold_consecutive_steps_of_one_episode(store: Memory, rounds: list[Round]) -> None:
+    seen_a_fall = False
+    for collected, _, _ in rounds:
+        assert len(collected.clips) == 10
+        assert [c.clips for c in collected.comparisons] == [[2 * i, 2 * i + 1] for i in range(5)]
+        for clip in collected.clips:
+            observations, actions = clips.unpack_npz(store.get(clip.npz.key, clip.npz.sha256))
+            assert observations.shape == (9, 4)
+            assert actions.shape == (8,)
+            assert (clip.steps, clip.fps, len(clip.judgement)) == (8, 50, 8)
+            assert clip.judgement == envs.judge_cartpole(observations[1:]).tolist()
+            fallen = envs.judge_cartpole(observations) == -2
+            seen_a_fall |= bool(fallen.any())
+            for t in range(8):  # CartPole's equation of motion, or a fallen pole that stands still
+                x, speed = observations[t][:2]
+                moved = np.isclose(observations[t + 1][0], x + 0.02 * speed, atol=1e-6)
+                still = np.array_equal(observations[t + 1], observations[t])
+                assert still if fallen[t] else moved
+    assert seen_a_fall
+
+
+def test_artifacts_are_named_summed_and_inside_the_attempt(store: Memory, rounds: list[Round]) -> None:
+    for number, (collected, trained, result) in enumerate(rounds, 1):
+        artifacts = [a for clip in collected.clips for a in (clip.npz, clip.mp4)]
+        artifacts += [trained.reward_model, result.agent, result.video]
+        for artifact in artifacts:
+            data = store.data[artifact.key]
+            assert artifact.key.startswith(f"{number}/1/")
+            assert artifact.sha256 == hashlib.sha256(data).hexdigest()
+            assert artifact.size == len(data)
+        assert result.video.size < 200_000
+        assert store.data[result.video.key][4:8] == b"ftyp"
+        assert all(store.data[clip.mp4.key][4:8] == b"ftyp" for clip in collected.clips)
+
+
+def test_metrics_and_true_returns(rounds: list[Round]) -> None:
+    for _, trained, result in rounds:
+        assert len(result.true_returns) == 3
+        assert all(value == int(value) and 8 <= value <= 500 for value in result.true_returns)
+        assert result.metrics["charts/true_return"] == pytest.approx(np.mean(result.true_returns))
+        assert {"charts/predicted_return", "losses/entropy"} <= result.metrics.keys()
+        assert {"train/accuracy", "train/calibration", "train/loss"} <= trained.metrics.keys()
+
+
+def test_no_true_reward_reaches_the_reward_model(store: Memory, rounds: list[Round]) -> None:
+    """What training reads is the label set alone: the judgement beside a clip changes nothing."""
+    collected, trained, _ = rounds[0]
+    about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "config": SMALL, "log_dir": None}
+    labels = labels_of(collected, 1)
+    again = train_reward(
+        TrainRewardJob(**about, prefix="same/", labels=labels, reward_model=None, agent=None),
+        store,
+        silent,
+        go_on,
+    )
+    assert again.reward_model.sha256 == trained.reward_model.sha256
+    turned = [replace(label, ranks=label.ranks[::-1]) for label in labels]
+    other = train_reward(
+        TrainRewardJob(**about, prefix="turned/", labels=turned, reward_model=None, agent=None),
+        store, silent, go_on,
+    )  # fmt: skip
+    assert other.reward_model.sha256 != trained.reward_model.sha256
+
+
+def job(**changes: Any) -> CollectJob:
+    config = configuration.parse(SMALL).model_dump()
+    for key, value in changes.items():
+        table, _, leaf = key.partition("__")
+        if leaf:
+            config[table][leaf] = value
+        else:
+            config[table] = value
+    return CollectJob(
+        attempt_id=1, round_number=1, seed=1, prefix="x/", config=config, log_dir=None, agent=None,
+        reward_model=None,
+    )  # fmt: skip
+
+
+def test_a_stage_stops_when_asked() -> None:
+    store = Memory()
+    with pytest.raises(StageStopped):
+        collect(job(), store, silent, lambda: True)
+    assert store.data == {}
+
+
+def test_segments_longer_than_any_episode_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"segments\.length"):
+        collect(job(env_id="MountainCar-v0", segments__length=201), Memory(), silent, go_on, encode=None)
+
+
+def test_an_unknown_environment_is_an_error() -> None:
+    with pytest.raises(envs.UnknownEnvironment, match="CartPoel"):
+        collect(job(env_id="CartPoel-v1"), Memory(), silent, go_on)
+
+
+def test_damaged_and_missing_inputs_are_errors(store: Memory, rounds: list[Round]) -> None:
+    labels, store_copy = labels_of(rounds[0][0], 1), Memory(dict(store.data))
+    about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "config": SMALL, "log_dir": None}
+    empty = TrainRewardJob(**about, prefix="a/", labels=[], reward_model=None, agent=None)
+    with pytest.raises(ValueError, match="no preference to train on"):
+        train_reward(empty, store_copy, silent, go_on)
+    broken = replace(labels[0].clips[0], sha256=hashlib.sha256(b"junk").hexdigest())
+    store_copy.data[broken.key] = b"junk"
+    damaged = replace(empty, labels=[replace(labels[0], clips=[broken, labels[0].clips[1]]), *labels[1:]])
+    with pytest.raises(ValueError, match="not a segment"):
+        train_reward(damaged, store_copy, silent, go_on)
+
+
+def test_another_environment_with_the_uniform_choice() -> None:
+    store = Memory()
+    result = collect(job(env_id="Acrobot-v1", segments__choice="uniform"), store, silent, go_on)
+    assert len(result.clips) == 10
+    assert all(clip.judgement == [-1.0] * 8 for clip in result.clips)
