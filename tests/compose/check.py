@@ -1,17 +1,17 @@
 """`python -m tests.compose.check [NAME ...]`: bring the full size up with docker compose and try it.
 
-It needs a Docker Engine, so it is no part of `make test`. Every check works on a project of its own and removes
-it afterwards; an installation on the same machine is left alone. It prints what it measured, and fails at the
-first thing that is not as it should be.
+It needs a Docker Engine, so it is no part of `make test`. Every check works on a project of its own and
+removes it afterwards; an installation on the same machine is left alone. It prints what it measured, and
+fails at the first thing that is not as it should be.
 """
 
 import os
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +67,7 @@ def build() -> None:
 
 
 def first_pair() -> None:
-    """From `docker compose up` on empty volumes to a pair that a person can label; then the rest of the run."""
+    """From `docker compose up` on empty volumes to a pair to label; then idle, two whole runs, open doors."""
     began = time.monotonic()
     with running("lockstep-check") as stack:
         ready = time.monotonic()
@@ -96,9 +96,8 @@ def idle(stack: Stack) -> None:
     time.sleep(IDLE_S)
     after, took = stack.cpu_and_memory(), time.monotonic() - began
     for service, (seconds, memory) in sorted(after.items()):
-        say(
-            f"idle: {service:15} {100 * (seconds - before[service][0]) / took:5.2f} % of a core, {memory:4.0f} MiB"
-        )
+        percent = 100 * (seconds - before[service][0]) / took
+        say(f"idle: {service:15} {percent:5.2f} % of a core, {memory:4.0f} MiB")
 
 
 def run_to_the_end(stack: Stack, name: str) -> None:
@@ -163,11 +162,8 @@ def scale() -> None:
         assert other["id"] != pair["id"], "two replicas handed out the same pair"
         answer(stack, pair, ada, doors[1])  # claimed at one door, answered at the other
         answer(stack, other, ben, doors[0])
-        lessons = [threading.Thread(target=stack.lockstep, args=("teach", name)) for name in names]
-        for lesson in lessons:
-            lesson.start()
-        for lesson in lessons:
-            lesson.join()
+        with ThreadPoolExecutor() as pool:  # a teacher each: two of one name would take each other's token
+            list(pool.map(lambda i: stack.lockstep("teach", names[i], "--seed", str(i)), range(3)))
         reports = [stack.report(name) for name in names]
     done: list[tuple[float, float, str]] = []
     for report in reports:

@@ -108,7 +108,7 @@ class Stack:
         return self.admin("GET", f"/api/admin/experiments/{name}")
 
     def cpu_and_memory(self) -> dict[str, tuple[float, float]]:
-        """Return for each service the seconds of processor time so far and the MiB in use, as docker stats counts."""
+        """Return for each service processor seconds so far and MiB in use, counted as `docker stats` does."""
         sums: dict[str, tuple[float, float]] = {}
         for line in self.compose("ps", "--format", "json").splitlines():
             one = json.loads(line)
