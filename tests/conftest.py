@@ -18,6 +18,7 @@ from psycopg import sql
 
 from shared.database import Database, migrate
 from tests import services
+from tests.served import served  # noqa: F401 (a fixture: tests ask for it by its name)
 
 
 def pytest_configure() -> None:

@@ -61,7 +61,7 @@ def cart_pole(seed: int, steps: int = STEPS) -> np.ndarray:
     """Play CartPole, well or badly as the seed has it: [steps, 400, 600, 3], uint8."""
     import gymnasium
 
-    environment = gymnasium.make("CartPole-v1", render_mode="rgb_array").unwrapped
+    environment: Any = gymnasium.make("CartPole-v1", render_mode="rgb_array").unwrapped
     environment.reset(seed=seed)
     draw, frames = np.random.default_rng(seed), []
     state = environment.state = draw.normal(scale=(0.7, 0.5, 0.1, 0.5))

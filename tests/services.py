@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -46,7 +47,7 @@ def postgres() -> Iterator[str]:
     """Start Postgres and give the address of its superuser's database, for psycopg."""
     as_root = os.geteuid() == 0
     user = "postgres" if as_root else getpass.getuser()
-    run_as = {"user": user, "group": user, "extra_groups": []} if as_root else {}
+    run_as: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if as_root else {}
     with _folder("postgres") as folder:
         if as_root:  # Postgres refuses to run as root
             shutil.chown(folder, user, user)
@@ -129,7 +130,7 @@ def running(
     folder: Path,
     answers: Callable[[], None],
     stop: signal.Signals = signal.SIGTERM,
-    run_as: dict[str, object] | None = None,
+    run_as: dict[str, Any] | None = None,
 ) -> Iterator[None]:
     """Run `command` in `folder` until the block is left; begin the block once `answers` raises no more."""
     with ExitStack() as stack:

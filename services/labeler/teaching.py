@@ -6,22 +6,9 @@ from sqlalchemy import select
 from services.labeler.context import ExperimentName, PathId, RequireTeacher, Service, get_experiment
 from services.labeler.problems import Problem
 from services.labeler.schemas import ClipJudgement, TeacherView
-from shared.models import Clip, Comparison, Judgement, Round
+from shared.models import Clip, Judgement, Round
 
 router = APIRouter(prefix="/api/teacher", tags=["teachers"], dependencies=[RequireTeacher])
-
-
-@router.get("/comparisons/{comparison_id}")
-def read_judgements(comparison_id: PathId, service: Service) -> TeacherView:
-    """Return what a teacher judges a comparison's clips by, one number a step."""
-    with service.database.read() as session:
-        comparison = session.get(Comparison, comparison_id)
-        if comparison is None:
-            raise Problem(404, "unknown", "there is no such comparison")
-        found = [(clip_id, session.get(Judgement, clip_id)) for clip_id in comparison.clip_ids]
-        return TeacherView(
-            clips=[ClipJudgement(id=clip_id, judgement=row.per_step if row else []) for clip_id, row in found]
-        )
 
 
 @router.get("/experiments/{name}/rounds/{number}")
