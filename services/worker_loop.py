@@ -101,10 +101,13 @@ def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
 
     def look(sender: Any, **_: Any) -> None:
         worker.broker.send(waiting(worker))
-        # In the loop that listens to the broker: a worker that no longer hears it lets the file grow old.
         if settings.alive_file:
             touch(settings.alive_file)
-            sender.timer.call_repeatedly(ALIVE_S, touch, (settings.alive_file,))
+            sender.timer.call_repeatedly(ALIVE_S, alive, (sender,))
+
+    def alive(consumer: Any) -> None:
+        if consumer.connection and consumer.connection.connected:  # it hears its broker
+            touch(settings.alive_file)
 
     signals.worker_shutting_down.connect(leave)
     signals.worker_ready.connect(look)
