@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow check clean
+.PHONY: help run demo test test-slow check compose-check clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/installed ## start Lockstep on this machine and label in the browser; Ctrl-C stops it, again goes on
 	@$(BIN)/lockstep run
@@ -29,6 +29,9 @@ check: .venv/installed-dev ## check format, style, types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+compose-check: .venv/installed-dev ## bring the full size up with Docker and try it; takes some minutes
+	$(BIN)/python -m tests.compose.check
 
 clean: ## remove .venv and caches; data/ and runs/ stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info

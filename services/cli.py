@@ -165,6 +165,23 @@ def create(
 
 
 @app.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="What the labeler is called.")],
+    data_dir: DataDir = None,
+    url: Url = None,
+) -> None:
+    """Make a labeler and print the token that opens the label page to them. It is shown this once.
+
+    lockstep invite ada
+    """
+    with _admin(data_dir, url) as api:
+        joined = api.call("POST", "/labelers", {"name": name, "kind": "person"}, api="/api")
+        console.print(
+            f"{joined['name']}'s token, to be entered on the label page: {joined['token']}", soft_wrap=True
+        )
+
+
+@app.command()
 def pause(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
     """Stop an experiment for a while: labelers at once, trainers at their next checkpoint.
 

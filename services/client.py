@@ -20,10 +20,12 @@ class Admin:
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30.0, trust_env=False
         )
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, api: str = "/api/admin"
+    ) -> Any:
         """Return the answer's JSON; Refused with the server's own words if it is an error."""
         try:
-            response = self._http.request(method, f"/api/admin{path}", json=body)
+            response = self._http.request(method, f"{api}{path}", json=body)
         except httpx.TransportError as error:
             raise Refused(
                 f"nothing answers at {self.url} ({error}): start the system with `lockstep run`, or say "

@@ -23,6 +23,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared import rounds
+from shared.alive import ALIVE_S, touch
 from shared.assignments import job_for
 from shared.broker import TASK, Broker
 from shared.database import Database
@@ -87,7 +88,8 @@ def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
     # In a container the worker may well be root, and it unpickles nothing.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = Worker(queue, settings, Database(settings.database_url), Broker(settings), trainer)
-    worker.identity = {"host": platform.node(), "pid": os.getpid(), "git": _git_revision()}
+    revision = settings.revision or _git_revision()
+    worker.identity = {"host": platform.node(), "pid": os.getpid(), "git": revision}
 
     @worker.broker.app.task(name=TASK)
     def attempt(attempt_id: int) -> None:
@@ -97,8 +99,15 @@ def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
     def leave(**_: Any) -> None:
         worker.leaving.set()
 
-    def look(**_: Any) -> None:
+    def look(sender: Any, **_: Any) -> None:
         worker.broker.send(waiting(worker))
+        if settings.alive_file:
+            touch(settings.alive_file)
+            sender.timer.call_repeatedly(ALIVE_S, alive, (sender,))
+
+    def alive(consumer: Any) -> None:
+        if consumer.connection and consumer.connection.connected:  # it hears its broker
+            touch(settings.alive_file)
 
     signals.worker_shutting_down.connect(leave)
     signals.worker_ready.connect(look)

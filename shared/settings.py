@@ -1,7 +1,8 @@
 """What an installation decides, as opposed to an experiment: where things lie, who may come in, and so on.
 
-Every setting is an environment variable `LOCKSTEP_<NAME>` or a line of `.env`; `.env.example` and the
-documentation list them all. With none set, everything lies in `./data` and only this machine is served.
+Every setting is an environment variable `LOCKSTEP_<NAME>`, a line of `.env` or a file in the folder
+LOCKSTEP_SECRETS_DIR; `.env.example` and the documentation list them all. With none set, everything lies in
+`./data` and only this machine is served.
 """
 
 import ipaddress
@@ -21,6 +22,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.storage import Store, open_store
 
 MIN_TOKEN = 20  # characters: `openssl rand -hex 16` gives 32
+# What the compose files read from the same .env: no settings of the programs, and no slips of the pen either.
+COMPOSE_NAMES = frozenset({"LOCKSTEP_BIND"})
 WEAK_WORDS = ("changeme", "change-me", "password", "secret", "lockstep", "minioadmin", "example", "12345")
 
 
@@ -73,6 +76,17 @@ class Settings(BaseSettings):
         600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
     )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
+    alive_file: Path | None = Field(
+        None,
+        description="file that coordinator and workers touch every few seconds while they go round; "
+        "health checks look at its age",
+    )
+    revision: str = Field("", description="git revision of the code, told where it is no checkout")
+    secrets_dir: Path | None = Field(
+        None,
+        description="folder of files, each named like a variable in lower case (lockstep_admin_token) and "
+        "holding its value; variables and .env win over it",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged")
     admin_token: SecretStr | None = Field(
         None,
@@ -127,19 +141,29 @@ class Secrets:
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; `overrides` win over the environment. A SettingsError names every wrong variable."""
     known = {f"LOCKSTEP_{name.upper()}" for name in Settings.model_fields}
-    for name in sorted({*os.environ, *dotenv_values(".env")} - known):
+    told = {**dotenv_values(".env"), **os.environ}
+    folder = overrides.get("secrets_dir") or told.get("LOCKSTEP_SECRETS_DIR") or None
+    files = _files_in(Path(str(folder))) if folder else set()
+    for name in sorted({*told, *files} - known - COMPOSE_NAMES):
         if name.upper().startswith("LOCKSTEP_") and name.upper() not in known:
             close = get_close_matches(name.upper(), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else "; .env.example lists them all"
             raise SettingsError(f"there is no setting {name}{hint}")
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(_secrets_dir=folder, **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = ["these settings cannot be used:"]
         for item in error.errors(include_input=False):
             name = "_".join(str(part) for part in item["loc"]).upper()
             lines.append(f"  {'LOCKSTEP_' + name + ': ' if name else ''}{item['msg']}")
         raise SettingsError("\n".join(lines)) from None
+
+
+def _files_in(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir() if path.is_file()}
+    except OSError as error:
+        raise SettingsError(f"LOCKSTEP_SECRETS_DIR cannot be read: {error}") from None
 
 
 def check_safe(settings: Settings) -> None:

@@ -22,7 +22,7 @@ from shared.settings import Settings
 TERM_S = 5.0  # between the request to end and the end by force
 TAIL_LINES = 50
 # A trainer needs none of these, so it is not told.
-WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN")
+WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN", "SECRETS_DIR")
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,10 @@ def _environment(settings: Settings) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name.upper() not in withheld}
     environment["LOCKSTEP_DATA_DIR"] = str(settings.data_dir)
     environment["LOCKSTEP_STORE_URL"] = settings.store_url
+    secret = settings.s3_secret_key.get_secret_value() if settings.s3_secret_key else None
+    for name, value in (("ACCESS_KEY", settings.s3_access_key), ("SECRET_KEY", secret)):
+        if value:  # it may have come from a file among those that are withheld
+            environment[f"LOCKSTEP_S3_{name}"] = value
     environment["LOCKSTEP_TORCH_THREADS"] = str(settings.torch_threads)
     environment["PYTHONUNBUFFERED"] = "1"
     # One thread a library unless told otherwise: several trainers share a machine, and sums stay in order.

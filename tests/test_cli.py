@@ -114,6 +114,10 @@ def test_a_run_stops_cleanly_and_goes_on_and_dies_whole(tmp_path: Path) -> None:
         assert f"in use by another lockstep (process {first.pid})" in second.stdout
         listed = lockstep(tmp_path, "status", "cartpole", "--data-dir", str(tmp_path), "--url", url)
         assert "cartpole: running, round 1/2, labeling 0/3" in listed.stdout
+        invited = lockstep(tmp_path, "invite", "ada", "--data-dir", str(tmp_path), "--url", url)
+        token = invited.stdout.split()[-1]
+        me = httpx.get(f"{url}/api/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert me.json()["name"] == "ada"
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=30)
         assert first.returncode == 130

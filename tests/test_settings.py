@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from shared.settings import Settings, SettingsError, check_safe, is_loopback, load_settings, secrets
+from shared.settings import (
+    COMPOSE_NAMES,
+    Settings,
+    SettingsError,
+    check_safe,
+    is_loopback,
+    load_settings,
+    secrets,
+)
 from shared.storage import FolderStore
 
 EXAMPLE = Path(__file__).parent.parent / ".env.example"
@@ -72,6 +80,40 @@ def test_a_slip_of_the_pen_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_settings()
 
 
+def test_secrets_may_lie_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "lockstep_admin_token").write_text(GOOD + "\n")
+    (folder / "lockstep_database_url").write_text("sqlite:///from-a-file.db")
+    monkeypatch.setenv("LOCKSTEP_SECRETS_DIR", str(folder))
+    settings = load_settings()
+    assert settings.admin_token
+    assert settings.admin_token.get_secret_value() == GOOD
+    assert settings.database_url == "sqlite:///from-a-file.db"
+    monkeypatch.setenv("LOCKSTEP_DATABASE_URL", "sqlite:///from-the-environment.db")
+    assert load_settings().database_url == "sqlite:///from-the-environment.db"
+    monkeypatch.delenv("LOCKSTEP_SECRETS_DIR")
+    assert load_settings().admin_token is None
+    assert load_settings(secrets_dir=folder).admin_token == settings.admin_token
+
+
+def test_what_is_wrong_with_files_of_secrets_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCKSTEP_SECRETS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(SettingsError, match="LOCKSTEP_SECRETS_DIR cannot be read"):
+        load_settings()
+    monkeypatch.setenv("LOCKSTEP_SECRETS_DIR", str(tmp_path))
+    (tmp_path / "lockstep_admin_tokken").write_text(GOOD)
+    with pytest.raises(SettingsError, match="lockstep_admin_tokken; did you mean LOCKSTEP_ADMIN_TOKEN"):
+        load_settings()
+
+
+def test_what_only_compose_reads_is_no_slip(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LOCKSTEP_BIND=0.0.0.0\n")
+    assert load_settings().host == "127.0.0.1"
+
+
 def test_a_lease_must_outlast_some_beats() -> None:
     with pytest.raises(SettingsError, match="at least three times beat_s"):
         load_settings(lease_s=5, beat_s=2)
@@ -80,7 +122,7 @@ def test_a_lease_must_outlast_some_beats() -> None:
 def test_every_setting_is_described_and_in_the_example() -> None:
     lines = [line.removeprefix("#") for line in EXAMPLE.read_text().splitlines()]
     shown = dict(line.split("=", 1) for line in lines if line.startswith("LOCKSTEP_"))
-    assert set(shown) == {f"LOCKSTEP_{name.upper()}" for name in Settings.model_fields}
+    assert set(shown) == {f"LOCKSTEP_{name.upper()}" for name in Settings.model_fields} | COMPOSE_NAMES
     for name, field in Settings.model_fields.items():
         assert field.description
         default = "" if field.default is None else str(field.default)

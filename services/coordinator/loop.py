@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared import rounds
+from shared.alive import touch
 from shared.broker import Broker
 from shared.database import Database, now
 from shared.models import Attempt, Comparison, Experiment, Round
@@ -49,6 +50,7 @@ def coordinate(settings: Settings, database: Database, broker: Broker, leaving: 
     """Become the coordinator, then look at every round each `sweep_s` seconds, until `leaving` is set."""
     failed = False
     while not leaving.is_set():
+        touch(settings.alive_file)  # one that waits for its turn, or for the database, is alive too
         try:
             with _lock(settings, database) as held:
                 if not held():
@@ -126,6 +128,7 @@ def _look_again_and_again(
             round_ids = rounds.rounds_to_sweep(session) if thorough else due(session)
         sweep(database, broker, settings.max_attempts, round_ids)
         looks += 1
+        touch(settings.alive_file)
         leaving.wait(settings.sweep_s)
 
 

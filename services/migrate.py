@@ -1,0 +1,37 @@
+"""`python -m services.migrate`: bring the database up to date and make the bucket, before all else starts."""
+
+import logging
+import time
+
+from sqlalchemy.exc import OperationalError
+
+from shared.database import migrate
+from shared.settings import load_settings
+from shared.storage import StoreError
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 60.0  # a server that does not answer is waited for this long
+PAUSE_S = 0.5  # between two tries
+
+
+def main() -> None:
+    """Migrate and make the bucket; fails with the last error if a server stays away."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            migrate(settings.database_url)
+            settings.open_store()
+            break
+        except (OperationalError, StoreError) as error:
+            if time.monotonic() > deadline:
+                raise
+            log.info("waiting: %s", str(error).partition("\n")[0])
+            time.sleep(PAUSE_S)
+    log.info("the database is up to date, and the bucket is there")
+
+
+if __name__ == "__main__":
+    main()

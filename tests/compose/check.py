@@ -1,0 +1,309 @@
+"""`python -m tests.compose.check [NAME ...]`: bring the full size up with docker compose and try it.
+
+It needs a Docker Engine, so it is no part of `make test`. Every check works on a project of its own and
+removes it afterwards; an installation on the same machine is left alone. It prints what it measured, and
+fails at the first thing that is not as it should be.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from tests.compose.stack import COMBINATIONS, NEEDED, ROOT, Stack, free_port, free_ports_in_a_row, running
+
+IDLE_S = 60.0  # the time over which idle services are watched
+BRIDGE = "172.17.0.1"  # this machine as containers of every network reach it, by Docker's default
+LONG = ("--set", "rounds=1", "--set", "labels.comparisons_per_round=6", "--set", "agent.final_steps=200000")
+SMALL = ("--set", "rounds=1", "--set", "labels.comparisons_per_round=6")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def config() -> None:
+    """Every combination of compose files is valid; only the worker's needs anything to be set."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
+    for files in COMBINATIONS:
+        arguments = [part for file in files for part in ("-f", file)]
+        command = ["docker", "compose", *arguments, "config", "--quiet"]
+        subprocess.run(command, cwd=ROOT, check=True, env=bare | NEEDED)
+    subprocess.run(["docker", "compose", "config", "--quiet"], cwd=ROOT, check=True, env=bare)
+    say(f"config: {len(COMBINATIONS)} combinations are valid")
+
+
+def build() -> None:
+    """Build the images, then once more after a change of code; say how large they are."""
+    marker = ROOT / "shared" / "_changed.py"
+    stack = Stack("lockstep-check")
+    stack.compose("build", "--quiet", timeout=3600)
+    try:
+        marker.write_text(f"MOMENT = {time.time()}\n")
+        began = time.monotonic()
+        stack.compose("build", "--quiet")
+        say(f"build with a line of code changed: {time.monotonic() - began:.1f} s for both images")
+    finally:
+        marker.unlink()
+    stack.compose("build", "--quiet")
+    for image in ("lockstep-web", "lockstep-trainer"):
+        sizes = subprocess.run(
+            ["docker", "history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image],
+            capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        ours = next(i for i, line in enumerate(sizes) if "groupadd" in line) + 1
+        size, base = (sum(int(line.split()[0]) for line in part) for part in (sizes, sizes[ours:]))
+        say(f"{image}: {size / 1e6:.0f} MB, of which {(size - base) / 1e6:.0f} MB on top of the base image")
+
+
+def first_pair() -> None:
+    """From `docker compose up` on empty volumes to a pair to label; then idle, two whole runs, open doors."""
+    began = time.monotonic()
+    with running("lockstep-check") as stack:
+        ready = time.monotonic()
+        stack.lockstep("create", "configs/cartpole.toml")
+        token = invite(stack, "somebody")
+        pair = claim(stack, "cartpole", token)
+        labelable = time.monotonic()
+        say(f"first pair: labeler ready after {ready - began:.1f} s, pair after {labelable - began:.1f} s")
+        video = httpx.get(stack.url + pair["clips"][0]["url"], headers=bearer(token), trust_env=False)
+        assert video.headers["content-type"] == "video/mp4", video.text
+        assert video.content[4:8] == b"ftyp"
+        answer(stack, pair, token)
+
+        idle(stack)
+
+        run_to_the_end(stack, "cartpole")
+        stack.lockstep("create", "configs/cartpole.toml", "--set", "name=warm")
+        run_to_the_end(stack, "warm")
+        exposed(stack)
+
+
+def idle(stack: Stack) -> None:
+    """Waiting for labels costs next to nothing."""
+    time.sleep(5)
+    before, began = stack.cpu_and_memory(), time.monotonic()
+    time.sleep(IDLE_S)
+    after, took = stack.cpu_and_memory(), time.monotonic() - began
+    for service, (seconds, memory) in sorted(after.items()):
+        percent = 100 * (seconds - before[service][0]) / took
+        say(f"idle: {service:15} {percent:5.2f} % of a core, {memory:4.0f} MiB")
+
+
+def run_to_the_end(stack: Stack, name: str) -> None:
+    """An oracle answers until the experiment ends."""
+    began = time.monotonic()
+    stack.lockstep("teach", name)
+    report = stack.report(name)
+    assert report["state"] == "finished", report["state"]
+    means = [round_["evaluation"]["mean"] for round_ in report["rounds"]]
+    failed = [a for a in attempts(report) if a["state"] != "succeeded"]
+    say(
+        f"run {name}: {len(means)} rounds in {time.monotonic() - began:.1f} s, mean true return "
+        f"{', '.join(f'{mean:.0f}' for mean in means)}, {len(failed)} attempts failed"
+    )
+
+
+def exposed(stack: Stack) -> None:
+    """Only the label page is reachable, on loopback; every service runs without rights."""
+    for line in stack.compose("ps", "--format", "{{.Service}} {{.Ports}}").splitlines():
+        service, _, ports = line.partition(" ")
+        published = [port for port in ports.split(", ") if "->" in port]
+        wanted = [f"127.0.0.1:{stack.port}->8000/tcp"] if service == "labeler" else []
+        assert published == wanted, line
+    for service in (
+        "postgres",
+        "redis",
+        "minio",
+        "labeler",
+        "coordinator",
+        "reward_trainer",
+        "agent_trainer",
+    ):
+        status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        assert fields["Uid"].split()[0] != "0", f"{service} runs as root"
+        assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, f"{service} has capabilities"
+        assert fields["NoNewPrivs"].strip() == "1", service
+        touched = stack.compose("exec", "-T", service, "sh", "-c", "touch /x 2>&1 || true")
+        assert "Read-only file system" in touched, f"{service} can write to its root: {touched}"
+    seen = stack.compose("exec", "-T", "coordinator", "ls", "/run/secrets").split()
+    assert seen == ["lockstep_broker_url", "lockstep_database_url"], seen
+    say("exposed: one port, on loopback; no service has root, capabilities or a file system to write to")
+
+
+def scale() -> None:
+    """Three agent trainers serve three experiments at once, and two labelers the same people."""
+    first = free_ports_in_a_row()
+    doors = [f"http://127.0.0.1:{port}" for port in (first, first + 1)]
+    names = ["one", "two", "three"]
+    with running("lockstep-check", LOCKSTEP_PORT=f"{first}-{first + 1}") as stack:
+        stack.compose("up", "--detach", "--no-build", "--scale", "agent_trainer=3", "--scale", "labeler=2")
+        for door in doors:
+            stack.wait_healthy(door)
+        for name in names:
+            stack.lockstep("create", "configs/cartpole.toml", "--set", f"name={name}", *SMALL)
+        ada, ben = invite(stack, "ada"), invite(stack, "ben")
+        pair = claim(stack, "one", ada, doors[0])
+        assert claim(stack, "one", ada, doors[1])["id"] == pair["id"], (
+            "the other door forgot whose pair it is"
+        )
+        other = claim(stack, "one", ben, doors[1])
+        assert other["id"] != pair["id"], "two replicas handed out the same pair"
+        answer(stack, pair, ada, doors[1])  # claimed at one door, answered at the other
+        answer(stack, other, ben, doors[0])
+        with ThreadPoolExecutor() as pool:  # a teacher each: two of one name would take each other's token
+            list(pool.map(lambda i: stack.lockstep("teach", names[i], "--seed", str(i)), range(3)))
+        reports = [stack.report(name) for name in names]
+    done: list[tuple[float, float, str]] = []
+    for report in reports:
+        assert report["state"] == "finished", report
+        assert report["rounds"][0]["labels"]["given"] == report["rounds"][0]["labels"]["wanted"]
+        seen = [(one["stage"], one["state"]) for one in attempts(report)]
+        assert len(seen) == len(set(seen)) == 3, f"a stage was worked on twice: {attempts(report)}"
+        (trained,) = [one for one in attempts(report) if one["stage"] == "training_agent"]
+        done.append((*times(trained), trained["worker"]["host"]))
+    hosts = {host for _, _, host in done}
+    assert len(hosts) == 3, f"three experiments trained on {len(hosts)} trainers"
+    overlap = min(end for _, end, _ in done) - max(start for start, _, _ in done)
+    assert overlap > 0, f"the three never trained at the same time: {done}"
+    say(f"scale: three experiments on three trainers, {overlap:.1f} s all at once; no stage worked on twice")
+
+
+def move() -> None:
+    """Move the trainers to another host in the middle of a round; nothing of the round changes.
+
+    The other host is a project of its own: it shares no network with the first, and reaches it through its
+    published ports alone, by TLS. The same experiment left alone must give the same weights.
+    """
+    ports = {f"WORKERS_{name}_PORT": str(free_port()) for name in ("POSTGRES", "REDIS", "S3")}
+    files = ("docker-compose.yml", "docker-compose.remote.yml")
+    here = {"WORKERS_BIND": BRIDGE, "WORKERS_HOST": BRIDGE, **ports}
+    with running("lockstep-check", *files, **here) as stack, TemporaryDirectory() as folder:
+        there = join(stack, Path(folder))
+        try:
+            stack.lockstep("create", "configs/cartpole.toml", "--set", "name=alone", *LONG)
+            stack.lockstep("teach", "alone")
+            stack.lockstep("create", "configs/cartpole.toml", "--set", "name=moved", *LONG)
+            stack.lockstep("teach", "moved", "--labels", "6")
+            until(stack, "moved", lambda report: working(report, "training_agent") > 0.2)
+            began = time.monotonic()
+            stack.compose("stop", "agent_trainer", "reward_trainer")
+            there.compose("up", "--detach", "--no-build")
+            report = until(stack, "moved", lambda report: report["state"] == "finished")
+            took = time.monotonic() - began
+        finally:
+            there.down()
+        alone = stack.report("alone")
+    first, last = (one for one in attempts(report) if one["stage"] == "training_agent")
+    assert first["state"] == "released", first
+    assert last["worker"]["host"] == "another-host", last
+    assert last["worker"]["device"], last
+    assert last["worker"]["torch"], last
+    sums = [one["rounds"][0]["artifacts"]["agent"]["sha256"] for one in (alone, report)]
+    assert sums[0] == sums[1], "the move changed the agent's weights"
+    say(
+        f"move: finished {took:.1f} s after the trainers left, on {last['worker']['host']} "
+        f"({last['worker']['device']}, torch {last['worker']['torch']}), with the weights of a run left alone"
+    )
+
+
+def join(stack: Stack, folder: Path) -> Stack:
+    """Return the trainers' project of another host, set up as docs/operations.md says."""
+    env, certificate = folder / "worker.env", folder / "worker.crt"
+    env.write_text(stack.compose("run", "--rm", "-T", "secrets", "worker", BRIDGE))
+    certificate.write_text(stack.compose("run", "--rm", "-T", "secrets", "certificate"))
+    certificate.chmod(0o644)
+    told = dict(line.split("=", 1) for line in env.read_text().splitlines())
+    told |= {"TLS_CERTIFICATE": str(certificate), "WORKER_NAME": "another-host"}
+    return Stack("lockstep-check-worker", ("docker-compose.worker.yml",), told)
+
+
+def invite(stack: Stack, name: str) -> str:
+    """Return the token of a new labeler."""
+    return str(stack.admin("POST", "/api/labelers", {"name": name, "kind": "person"})["token"])
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that shows a labeler's token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def claim(stack: Stack, name: str, token: str, url: str = "") -> Any:
+    """Return a pair to label, waited for."""
+    address = f"{url or stack.url}/api/experiments/{name}/claims"
+    for _ in range(1200):
+        given = httpx.post(address, json={"count": 1}, headers=bearer(token), trust_env=False)
+        given.raise_for_status()
+        if given.json()["comparisons"]:
+            return given.json()["comparisons"][0]
+        time.sleep(0.1)
+    raise TimeoutError(f"no pair to label: {stack.compose('logs', '--tail', '30')}")
+
+
+def answer(stack: Stack, pair: Any, token: str, url: str = "") -> None:
+    """Answer a pair as a person would."""
+    body = {"comparison": pair["id"], "ranks": [0, 1], "seconds": 1.0}
+    address = f"{url or stack.url}/api/preferences/{uuid.uuid4()}"
+    httpx.put(address, json=body, headers=bearer(token), trust_env=False).raise_for_status()
+
+
+def attempts(report: Any) -> list[Any]:
+    """Return all attempts of an experiment, in order."""
+    return [attempt for round_ in report["rounds"] for attempt in round_["attempts"]]
+
+
+def times(attempt: Any) -> tuple[float, float]:
+    """Return when an attempt was claimed and when it ended, in seconds."""
+    begun, ended = (datetime.fromisoformat(attempt[name]) for name in ("claimed_at", "ended_at"))
+    return begun.timestamp(), ended.timestamp()
+
+
+def working(report: Any, stage: str) -> float:
+    """Return how far the stage's running attempt is, 0 to 1."""
+    running_now = [one for one in attempts(report) if one["stage"] == stage and one["state"] == "running"]
+    return float(running_now[0]["progress"] or 0.0) if running_now else 0.0
+
+
+def until(stack: Stack, name: str, good: Callable[[Any], bool], timeout: float = 300) -> Any:
+    """Wait until an experiment's report is `good`, and return it."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        report = stack.report(name)
+        if good(report):
+            return report
+        time.sleep(0.2)
+    raise TimeoutError(f"{name} is still {report['rounds'][-1]['state']}: {attempts(report)}")
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "config": config,
+    "build": build,
+    "first_pair": first_pair,
+    "scale": scale,
+    "move": move,
+}
+
+
+def main() -> None:
+    """Run the checks named on the command line, all of them if none is."""
+    unknown = set(sys.argv[1:]) - set(CHECKS)
+    if unknown:
+        raise SystemExit(f"no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}")
+    for name in sys.argv[1:] or CHECKS:
+        CHECKS[name]()
+    say("all is well")
+
+
+if __name__ == "__main__":
+    main()
