@@ -62,7 +62,7 @@ def main() -> None:
     try:
         app()
     except Stopped:
-        console.print("stopped; start again to go on from here")
+        console.print("stopped before its end")
         raise SystemExit(130) from None
     except (
         CannotStartError, ConfigError, SettingsError, client.Refused, ExportError, StoreError, ValueError
@@ -89,7 +89,10 @@ def run(
 
     settings = _settings(data_dir, port)
     wanted = configuration.load(config, parse_overrides(overrides))
-    sitting.run(settings, wanted, console, browser and sitting.can_show_a_page())
+    try:
+        sitting.run(settings, wanted, console, browser and sitting.can_show_a_page())
+    except sitting.Stopped:  # the ordinary end, so the status is 0
+        console.print("stopped; start again to go on from here")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import IO
 
 from sqlalchemy import select
 
+from services import known_environments
 from shared import rounds
 from shared.broker import Broker
 from shared.config import ExperimentConfig
@@ -131,10 +132,14 @@ def running(settings: Settings) -> Iterator[System]:
 
 
 def ensure_experiment(system: System, config: ExperimentConfig) -> str | None:
-    """Create the experiment of `config`, or go on with the one of its name; return how that one differs."""
+    """Create the experiment of `config`, or go on with the one of its name; return how that one differs.
+
+    ConfigError if it is to be created and its environment is unknown.
+    """
     with system.database.read() as session:
         stored = session.scalar(select(Experiment.config).where(Experiment.name == config.name))
     if stored is None:
+        known_environments.check(config.env_id)
         with system.database.write() as session:
             _, hints = rounds.create_experiment(session, config, "lockstep run")
         system.broker.send(hints)

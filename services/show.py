@@ -37,7 +37,8 @@ def screen(report: Report | None, url: str, name: str, said: Sequence[str]) -> R
         if len(report["rounds"]) > 1 or current["evaluation"]:
             lines.append(rounds_table(report))
     lines.append(Text.assemble("label here: ", (f"{url}/label/{name}", "bold cyan")))
-    lines.append(Text(f"agents: {url}/agents/{name}   admin: {url}/admin/{name}   stop: Ctrl-C", style="dim"))
+    others = f"agents:     {url}/agents/{name}\nadmin:      {url}/admin/{name}\nstop:       Ctrl-C, and go on later"
+    lines.append(Text(others, style="dim"))
     lines += [Text(line, style="yellow") for line in said[-4:]]
     return Panel(Group(*lines), title=f"Lockstep: {name}", border_style="cyan")
 
@@ -89,15 +90,17 @@ def experiments_table(listed: Sequence[Report]) -> Table:
 
 
 def attempts_lines(report: Report) -> list[str]:
-    """Describe the attempts of the newest round, with their errors."""
+    """Describe the attempts of the newest round: the last one's error in full, the others' in a line."""
     lines = []
+    last = report["rounds"][-1]["attempts"][-1:]
     for attempt in report["rounds"][-1]["attempts"]:
         worker = attempt["worker"] or {}
         where = f" on {worker['host']} ({worker.get('device', 'starting')})" if worker else ""
         line = f"attempt {attempt['id']}: {attempt['stage']} #{attempt['number']} {attempt['state']}{where}"
         lines.append(line + (f", {100 * attempt['progress']:.0f} %" if attempt["state"] == "running" else ""))
         if attempt["error"]:
-            lines += [f"    {line}" for line in attempt["error"].splitlines()]
+            told = attempt["error"].splitlines()
+            lines += [f"    {line}" for line in (told if attempt in last else told[:1])]
     return lines
 
 

@@ -231,7 +231,9 @@ def _take(worker: Worker, watch: Watch, stage: str, trainer: TrainerProcess, rep
             _fail(worker, watch, str(error))
         return True
     if report.kind == "error":
-        _fail(worker, watch, explain(report.values["kinds"], report.values["message"]) + trainer.last_lines())
+        kinds = report.values["kinds"]
+        error = explain(kinds, report.values["message"]) + trainer.last_lines()
+        _fail(worker, watch, error, hopeless=is_hopeless(kinds))
         return True
     if report.kind not in ("stopped", "gone"):
         return False
@@ -274,10 +276,18 @@ def _ask_to_leave(watch: Watch, trainer: TrainerProcess, reason: str) -> None:
     trainer.ask_to_stop()
 
 
-def _fail(worker: Worker, watch: Watch, error: str) -> None:
+def _fail(worker: Worker, watch: Watch, error: str, hopeless: bool = False) -> None:
     log.error("attempt %s failed: %s", watch.attempt_id, error)
-    most = worker.settings.max_attempts
+    most = 1 if hopeless else worker.settings.max_attempts
     settle(worker, watch, lambda session: rounds.fail(session, watch.attempt_id, error, most))
+
+
+def is_hopeless(kinds: list[str]) -> bool:
+    """Return whether another try would end the same: a stage is a function of its job, and refused it.
+
+    `kinds` are the error's class names. What the store says may be mended by then.
+    """
+    return "ValueError" in kinds and "StoreError" not in kinds
 
 
 def explain(kinds: list[str], message: str) -> str:

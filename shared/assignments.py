@@ -29,7 +29,7 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
         "attempt_id": attempt.id,
         "round_number": round_.number,
         "seed": seed_for(experiment.config["seed"], round_.number, attempt.stage),
-        "prefix": f"experiments/{place}/attempt-{attempt.number:03d}-{attempt.id}",
+        "prefix": f"experiments/{place}/attempt-{attempt.number:03d}-{attempt.id}/",
         "config": experiment.config,
         "log_dir": f"{log_root}/{place}" if log_root else None,
     }

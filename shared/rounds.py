@@ -87,7 +87,7 @@ def create_experiment(
 
 def pause(session: Session, experiment_id: int, actor: str) -> None:
     """Stop handing out comparisons now, and trainers at their next checkpoint."""
-    set_experiment_state(session, experiment_id, ExperimentState.PAUSED, actor, "paused")
+    set_experiment_state(session, experiment_id, ExperimentState.PAUSED, actor, None)
 
 
 def resume(session: Session, experiment_id: int, actor: str) -> list[Hint]:

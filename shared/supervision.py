@@ -66,6 +66,7 @@ class TrainerProcess:
 
     def begin(self, stage: str, job: Job) -> None:
         """Give it a job; if it has died, the next report says so."""
+        self.tail.clear()  # an error's last lines should be those of its own job
         self._send({"stage": stage, "job": to_json(job)})
 
     def ask_to_stop(self) -> None:

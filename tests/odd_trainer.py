@@ -56,8 +56,8 @@ def collect(
             time.sleep(0.05)
     clips = [
         ClipRecord(
-            npz=put_artifact(store, "clip_npz", f"{job.prefix}/{number}.npz", b"npz"),
-            mp4=put_artifact(store, "clip_mp4", f"{job.prefix}/{number}.mp4", b"mp4"),
+            npz=put_artifact(store, "clip_npz", f"{job.prefix}{number}.npz", b"npz"),
+            mp4=put_artifact(store, "clip_mp4", f"{job.prefix}{number}.mp4", b"mp4"),
             steps=1,
             fps=1.0,
             judgement=[float(number)],

@@ -51,6 +51,7 @@ def test_another_try_has_the_same_seed_and_a_prefix_of_its_own(database: Databas
         jobs = [job_for(session, attempt_id, None) for attempt_id in (first, second)]
     assert jobs[0].seed == jobs[1].seed
     assert jobs[0].prefix != jobs[1].prefix
+    assert jobs[0].prefix.endswith("/")  # a folder of its own
 
 
 def test_preferences_changed_by_hand_after_the_freeze_are_noticed(database: Database) -> None:

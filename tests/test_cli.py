@@ -120,7 +120,7 @@ def test_a_run_stops_cleanly_and_goes_on_and_dies_whole(tmp_path: Path) -> None:
         assert me.json()["name"] == "ada"
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=30)
-        assert first.returncode == 130
+        assert first.returncode == 0
         assert "go on from here" in said
         assert running(below) == []
 
@@ -153,6 +153,7 @@ def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
     [
         (["demo", "--set", "agent.gama=0.9"], "did you mean gamma?"),
         (["demo", "--set", "rounds"], "key=value"),
+        (["demo", "--set", "env_id=CartPol-v1"], "did you mean CartPole-v1?"),
         (["run", "nowhere.toml"], "there is no configuration nowhere.toml"),
         (["demo", "--teacher", "owl"], "there is no teacher 'owl'"),
         (["pause", "cartpole"], "start the system with `lockstep run`"),

@@ -114,6 +114,10 @@ def test_an_operator_creates_and_ends_an_experiment(served: Served) -> None:
     answer = served.admin.post("/api/admin/experiments", json=wrong)
     assert reason(answer, 422) == "bad_config"
     assert "did you mean rounds" in answer.json()["detail"]
+    unknown = {"config": {"name": "third", "env_id": "CartPole"}}
+    answer = served.admin.post("/api/admin/experiments", json=unknown)
+    assert reason(answer, 422) == "bad_config"
+    assert "did you mean CartPole-v1?" in answer.json()["detail"]
     assert [one["name"] for one in served.ann.get("/api/experiments").json()] == ["second", "shapes"]
     assert reason(served.admin.post("/api/admin/experiments/second/retry"), 409) == "stale_state"
     assert reason(served.admin.post("/api/admin/experiments/second/explode"), 422) == "malformed"

@@ -34,7 +34,7 @@ def trainer(settings: Settings) -> Iterator[TrainerProcess]:
 
 
 def job(what: str, attempt_id: int = 1) -> CollectJob:
-    return CollectJob(attempt_id, 1, 7, f"x/{attempt_id}", {"env_id": what}, None, None, None)
+    return CollectJob(attempt_id, 1, 7, f"x/{attempt_id}/", {"env_id": what}, None, None, None)
 
 
 def reports(process: TrainerProcess, last: str) -> list[Report]:
@@ -114,6 +114,10 @@ def test_an_error_comes_with_its_kinds_and_the_process_stays(settings: Settings)
         assert last.values["kinds"][:2] == ["StoreFull", "StoreError"]
         until(lambda: any("Traceback" in line for line in process.tail))
         assert process.alive
+        process.begin("collecting", job("noise", attempt_id=2))
+        reports(process, "result")
+        until(lambda: any("to noise" in line for line in process.tail))
+        assert "Traceback" not in process.last_lines()  # that was the job before
 
 
 def test_a_deaf_process_and_its_children_are_ended_by_force(

@@ -288,6 +288,18 @@ def test_a_failed_stage_tells_what_happened(
             assert word in (round_.error or "")
 
 
+def test_what_a_stage_refuses_is_not_tried_again(one: System) -> None:
+    experiment_id, hints = parts.create(one.database, odd("fail:value"))
+    with worker_of(one) as worker:
+        work(worker, hints[0].attempt_id)
+        assert [attempt.state for attempt in attempts(one.database, experiment_id)] == ["failed"]
+        assert newest_round(one.database, experiment_id).state == "failed"
+        experiment_id, hints = parts.create(one.database, tiny("full", env_id="fail:full"))
+        work(worker, hints[0].attempt_id)
+    states = [attempt.state for attempt in attempts(one.database, experiment_id)]
+    assert states == ["failed", "offered"]  # there may be room by then
+
+
 def test_a_damaged_artifact_is_named_and_a_retry_works_once_it_is_back(
     tmp_path: Path, sqlite_template: Path
 ) -> None:

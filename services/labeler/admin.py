@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 
+from services import known_environments
 from services.labeler import labelers, report, security
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
@@ -47,6 +48,7 @@ def list_experiments(service: Service) -> list[dict[str, Any]]:
 def create(body: NewExperiment, service: Service) -> dict[str, Any]:
     """Create an experiment and begin its first round."""
     parsed = config.parse(body.config)
+    known_environments.check(parsed.env_id)
     with service.database.write() as session:
         experiment, hints = rounds.create_experiment(session, parsed, ACTOR)
         answer = report.report(session, experiment)
