@@ -102,14 +102,14 @@ def idle(stack: Stack) -> None:
 
 def run_to_the_end(stack: Stack, name: str) -> None:
     """An oracle answers until the experiment ends."""
-    began = time.monotonic()
     stack.lockstep("teach", name)
     report = stack.report(name)
     assert report["state"] == "finished", report["state"]
     means = [round_["evaluation"]["mean"] for round_ in report["rounds"]]
     failed = [a for a in attempts(report) if a["state"] != "succeeded"]
+    begun, ended = (datetime.fromisoformat(report[name]) for name in ("created_at", "ended_at"))
     say(
-        f"run {name}: {len(means)} rounds in {time.monotonic() - began:.1f} s, mean true return "
+        f"run {name}: {len(means)} rounds in {(ended - begun).total_seconds():.1f} s, mean true return "
         f"{', '.join(f'{mean:.0f}' for mean in means)}, {len(failed)} attempts failed"
     )
 
