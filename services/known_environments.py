@@ -1,7 +1,7 @@
-"""Whether Gymnasium knows an environment, asked before an experiment is created rather than when it is played.
+"""Whether Gymnasium knows an environment, asked before an experiment is created, not when it is played.
 
-Only where Gymnasium is installed: the image of the web services has none, and there it is the collecting stage
-that finds out, and gives up at once.
+Only where Gymnasium is installed: the image of the web services has none, and there it is the collecting
+stage that finds out, and gives up at once.
 """
 
 from difflib import get_close_matches

@@ -37,8 +37,9 @@ def screen(report: Report | None, url: str, name: str, said: Sequence[str]) -> R
         if len(report["rounds"]) > 1 or current["evaluation"]:
             lines.append(rounds_table(report))
     lines.append(Text.assemble("label here: ", (f"{url}/label/{name}", "bold cyan")))
-    others = f"agents:     {url}/agents/{name}\nadmin:      {url}/admin/{name}\nstop:       Ctrl-C, and go on later"
-    lines.append(Text(others, style="dim"))
+    for page in ("agents", "admin"):
+        lines.append(Text(f"{page + ':':12}{url}/{page}/{name}", style="dim"))
+    lines.append(Text("stop:       Ctrl-C; the next run goes on from here", style="dim"))
     lines += [Text(line, style="yellow") for line in said[-4:]]
     return Panel(Group(*lines), title=f"Lockstep: {name}", border_style="cyan")
 

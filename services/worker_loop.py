@@ -232,8 +232,8 @@ def _take(worker: Worker, watch: Watch, stage: str, trainer: TrainerProcess, rep
         return True
     if report.kind == "error":
         kinds = report.values["kinds"]
-        error = explain(kinds, report.values["message"]) + trainer.last_lines()
-        _fail(worker, watch, error, hopeless=is_hopeless(kinds))
+        told = explain(kinds, report.values["message"]) + trainer.last_lines()
+        _fail(worker, watch, told, hopeless=is_hopeless(kinds))
         return True
     if report.kind not in ("stopped", "gone"):
         return False
