@@ -23,8 +23,9 @@ from tests.compose.stack import COMBINATIONS, NEEDED, ROOT, Stack, free_port, fr
 
 IDLE_S = 60.0  # the time over which idle services are watched
 BRIDGE = "172.17.0.1"  # this machine as containers of every network reach it, by Docker's default
-LONG = ("--set", "rounds=1", "--set", "labels.comparisons_per_round=6", "--set", "agent.final_steps=200000")
-SMALL = ("--set", "rounds=1", "--set", "labels.comparisons_per_round=6")
+FEW = ("--set", "labels.comparisons_first_round=6", "--set", "labels.comparisons_per_round=6")
+SMALL = ("--set", "rounds=1", *FEW)
+LONG = (*SMALL, "--set", "agent.final_steps=200000")
 
 
 def say(text: str) -> None:
