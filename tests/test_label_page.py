@@ -2,10 +2,11 @@
 
 import json
 import re
+import sqlite3
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy import Engine, event
 
 from benchmarks.label_page import ARGS, WATCH, measure
 from shared.models import Clip, Comparison, Labeler, Lease, Preference
@@ -176,6 +178,29 @@ def test_two_browsers_never_get_the_same_comparison(site: Site) -> None:
         assert session.query(Preference).count() == 6
         assert session.query(Lease).count() == 6
         assert session.query(Labeler).count() == 2
+
+
+def test_a_full_disk_is_named_and_its_answers_wait_for_room(site: Site) -> None:
+    site.stop()
+    with closing(sqlite3.connect(site.scene.settings.database_url.removeprefix("sqlite:///"))) as file:
+        file.execute("CREATE TABLE ballast (weight BLOB)")
+        weigh = "INSERT INTO ballast VALUES (zeroblob(1000000))"
+        file.execute(f"CREATE TRIGGER full AFTER INSERT ON preferences BEGIN {weigh}; END")
+        (pages,) = file.execute("PRAGMA page_count").fetchone()
+
+        def limit(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute(f"PRAGMA max_page_count = {pages + 20}")  # SQLite's own "disk is full"
+
+        event.listen(Engine, "connect", limit)
+        site.running.callback(event.remove, Engine, "connect", limit)
+        site.start()
+        page = site.open()
+        press(page, "ArrowLeft")
+        expect(page.locator("#offline")).to_contain_text(re.compile("disk is full.*One answer is kept here"))
+        assert site.preferences() == []
+        file.execute("DROP TRIGGER full")
+    until(lambda: len(site.preferences()) == 1, "the answer once there is room")
+    expect(page.locator("#offline")).to_be_hidden()
 
 
 def test_answers_survive_a_dropped_connection_a_reload_and_a_server_restart(site: Site) -> None:

@@ -183,10 +183,11 @@ function onTrouble(problem) {
   const size = outbox?.size ?? 0;
   $("offline").hidden = problem === null;
   if (problem) {
+    const trouble = problem.status === 0 ? "No connection." : `The server is in trouble: ${problem.message}.`;
     $("offline").textContent =
       problem.status === 401
         ? "This browser is no longer known here. Reload the page."
-        : `No connection. ${size === 1 ? "One answer is" : `${size} answers are`} kept here and sent when it is back.`;
+        : `${trouble} ${size === 1 ? "One answer is" : `${size} answers are`} kept here and sent when it is back.`;
   }
 }
 
