@@ -2,10 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from services.agent_trainer import clips, envs
 from services.agent_trainer.stages import collect, train_agent
@@ -185,10 +187,18 @@ def test_metrics_and_true_returns(rounds: list[Round]) -> None:
         assert {"train/accuracy", "train/calibration", "train/loss"} <= trained.metrics.keys()
 
 
-def test_no_true_reward_reaches_the_reward_model(store: Memory, rounds: list[Round]) -> None:
+def logged(folder: Path) -> dict[str, float]:
+    """Return the last value of everything that TensorBoard finds in `folder`."""
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return {name: pytest.approx(reader.Scalars(name)[-1].value) for name in reader.Tags()["scalars"]}
+
+
+def test_no_true_reward_reaches_the_reward_model(store: Memory, rounds: list[Round], tmp_path: Path) -> None:
     """What training reads is the label set alone: the judgement beside a clip changes nothing."""
     collected, trained, _ = rounds[0]
-    about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "config": SMALL, "log_dir": None}
+    about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "config": SMALL}
+    about["log_dir"] = str(tmp_path)
     labels = labels_of(collected, 1)
     again = train_reward(
         TrainRewardJob(**about, prefix="same/", labels=labels, reward_model=None, agent=None),
@@ -197,6 +207,7 @@ def test_no_true_reward_reaches_the_reward_model(store: Memory, rounds: list[Rou
         go_on,
     )
     assert again.reward_model.sha256 == trained.reward_model.sha256
+    assert again.metrics.items() <= logged(tmp_path).items()
     turned = [replace(label, ranks=label.ranks[::-1]) for label in labels]
     other = train_reward(
         TrainRewardJob(**about, prefix="turned/", labels=turned, reward_model=None, agent=None),

@@ -1,9 +1,11 @@
 """The reward trainer's stage: preferences in, reward model out. A function of its job, bit for bit."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer.clips import unpack_npz
@@ -33,7 +35,10 @@ def train_reward(
     torch.set_num_threads(1)
     config = configuration.parse(job.config)
     if not job.labels:
-        raise ValueError("there is no preference to train on: every comparison was skipped or incomparable")
+        raise ValueError(
+            "there is no preference to train on: every answer was that the clips cannot be compared; abandon "
+            "this experiment and create another whose clips show more (segments.length, segments.noise)"
+        )
     settings = config.reward_model.model_dump()
     seed = seed_for(config.seed, job.round_number, "training_reward")
     args = reward_model.Args(seed=seed, **settings)
@@ -54,8 +59,20 @@ def train_reward(
         torch.tensor([label.held_out for label in job.labels]),
     )
     model = reward_model.RewardModel(data.observations.shape[-1], args)
-    metrics = reward_model.train(model, data, on_progress, should_stop)
-    if should_stop():
-        raise StageStopped
+    with SummaryWriter(job.log_dir) if job.log_dir else nullcontext() as writer:
+
+        def log(fraction: float, metrics: dict[str, float]) -> None:
+            for name, value in metrics.items():
+                if writer:
+                    writer.add_scalar(name, value, round(fraction * args.epochs))
+
+        def tell(fraction: float, metrics: dict[str, float]) -> None:
+            on_progress(fraction, metrics)
+            log(fraction, metrics)
+
+        metrics = reward_model.train(model, data, tell, should_stop)
+        if should_stop():
+            raise StageStopped
+        log(1.0, metrics)
     key, data_out = job.prefix + "reward_model.safetensors", weights.save_reward_model(model)
     return TrainRewardResult(put_artifact(store, "reward_model", key, data_out), metrics)
