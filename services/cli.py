@@ -354,6 +354,10 @@ def _fresh_folder(parent: Path) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {folder} ({error.strerror}): name another with --data-dir"
+            ) from None
         else:
             return folder
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from sqlalchemy import select
+from sqlalchemy.exc import DatabaseError
 
 from services import known_environments
 from shared import rounds
@@ -109,15 +110,18 @@ class System:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[System]:
-    """Run the system until the block is left; CannotStartError if the folder or the port is in use."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    """Run the system until the block is left; CannotStartError if the folder or the port cannot be had."""
+    with _usable(settings.data_dir):
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        (settings.data_dir / "lockstep.lock").touch()
     with _folder_lock(settings.data_dir):
         port = _free_port(settings.host, settings.port)
         settings = settings.model_copy(update={"port": port})
-        known = secrets(settings)
-        migrate(settings.database_url)
+        with _usable(settings.data_dir):
+            known = secrets(settings)
+            migrate(settings.database_url)
+            (settings.data_dir / "logs").mkdir(exist_ok=True)
         system = System(settings, known, Database(settings.database_url), Broker(settings))
-        (settings.data_dir / "logs").mkdir(exist_ok=True)
         try:
             for name, module in PARTS.items():
                 part = Part(name, module, settings.data_dir / "logs" / f"{name}.log")
@@ -171,6 +175,18 @@ def _start(settings: Settings, part: Part) -> None:
             process_group=0,  # Ctrl-C is for us; we then stop the parts in order
         )
     part.started_at, part.restart_at = time.monotonic(), None
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, DatabaseError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CannotStartError(
+            f"the data folder {folder} cannot be used ({reason}): see that it can be written and has room, "
+            "or name another with --data-dir or LOCKSTEP_DATA_DIR"
+        ) from None
 
 
 @contextmanager

@@ -148,6 +148,19 @@ def test_a_taken_port_is_named_with_its_setting(tmp_path: Path) -> None:
     assert "Traceback" not in answer.stdout + answer.stderr
 
 
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "lockstep.db").write_bytes(b"no database at all" * 100)
+    for command, folder in (("run", tmp_path / "file"), ("demo", tmp_path / "file"), ("run", damaged)):
+        answer = lockstep(tmp_path, command, "--data-dir", str(folder), "--port", "0")
+        assert answer.returncode == 2
+        assert str(folder) in answer.stdout
+        assert "--data-dir" in answer.stdout
+        assert "Traceback" not in answer.stdout + answer.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
