@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from shared.jobs import Artifact
-
 CHUNK = 1 << 18  # bytes handed on at a time by open_range
 STALE_S = 24 * 3600.0  # an unfinished file older than this was left by a process that died
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]{0,199}", re.ASCII)
@@ -93,12 +91,6 @@ def open_store(
     if "://" in url or not url:
         raise StoreError(f"{url!r} is no address of a store: use file:///folder or s3://bucket/prefix")
     return FolderStore(Path(url))
-
-
-def put_artifact(store: Store, kind: str, key: str, data: bytes) -> Artifact:
-    """Store `data` and return what the database is to know of it."""
-    store.put(key, data)
-    return Artifact(kind, key, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def check_key(key: str) -> str:

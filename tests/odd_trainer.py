@@ -16,8 +16,9 @@ from shared.jobs import (
     CollectResult,
     ComparisonRecord,
     StageStopped,
+    put_artifact,
 )
-from shared.storage import Store, StoreFull, put_artifact
+from shared.storage import Store, StoreFull
 from shared.trainer_process import Progress, serve
 
 

@@ -27,11 +27,11 @@ from shared.jobs import (
     Result,
     TrainAgentResult,
     TrainRewardResult,
+    put_artifact,
 )
 from shared.models import Attempt, Experiment, Round
 from shared.settings import Settings
 from shared.states import LIVE_ATTEMPTS
-from shared.storage import put_artifact
 from tests.services import free_ports
 
 __all__ = ["Scene", "free_ports", "join", "put_answer", "serve", "settings_for"]

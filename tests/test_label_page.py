@@ -390,9 +390,11 @@ def test_an_operator_pauses_and_resumes_on_the_admin_page(site: Site) -> None:
 def test_a_name_is_changed_on_the_page(site: Site) -> None:
     page = site.open()
     in_view(page, "labeling")
+    longest = "<b>grace hopper</b> " + "ö漢" * 30  # 80 characters
     page.locator("#who").click()
-    page.locator("#name").fill("grace hopper")
+    page.locator("#name").fill(longest)
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("#who")).to_have_text("grace hopper")
+    expect(page.locator("#who")).to_have_text(longest)
     page.reload()
-    expect(page.locator("#who")).to_have_text("grace hopper")
+    expect(page.locator("#who")).to_have_text(longest)
+    expect(page.locator(".bar [data-action=help]")).to_be_in_viewport(ratio=1)

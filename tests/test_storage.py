@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.jobs import Artifact
+from shared.jobs import Artifact, put_artifact
 from shared.storage import (
     BadKey,
     DamagedArtifact,
@@ -27,7 +27,6 @@ from shared.storage import (
     StoreFull,
     check_key,
     open_store,
-    put_artifact,
 )
 from tests.services import S3
 
