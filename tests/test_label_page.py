@@ -388,7 +388,7 @@ def test_an_operator_pauses_and_resumes_on_the_admin_page(site: Site) -> None:
 
 
 def test_a_name_is_changed_on_the_page(site: Site) -> None:
-    page = site.open()
+    page = site.open(viewport={"width": 1000, "height": 700})
     in_view(page, "labeling")
     longest = "<b>grace hopper</b> " + "ö漢" * 30  # 80 characters
     page.locator("#who").click()
