@@ -242,6 +242,18 @@ def test_segments_longer_than_any_episode_are_an_error() -> None:
         collect(job(env_id="MountainCar-v0", segments__length=201), Memory(), silent, go_on, encode=None)
 
 
+def test_a_round_of_few_pairs_always_has_one_to_train_on() -> None:
+    few = job(labels__comparisons_first_round=2, reward_model__held_out=0.99)
+    for seed in range(5):
+        held_out = [
+            comparison.held_out
+            for comparison in collect(
+                replace(few, config={**few.config, "seed": seed}), Memory(), silent, go_on, encode=None
+            ).comparisons
+        ]
+        assert held_out == [False, True]
+
+
 def test_an_unknown_environment_is_an_error() -> None:
     with pytest.raises(envs.UnknownEnvironment, match="CartPoel"):
         collect(job(env_id="CartPoel-v1"), Memory(), silent, go_on)

@@ -105,6 +105,7 @@ def collect(
         )
         on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
     held_out = torch.rand(len(pairs), generator=draw) < config.reward_model.held_out
+    held_out[0] &= not held_out.all()  # a round of few pairs still has one to train on
     comparisons = [ComparisonRecord([2 * i, 2 * i + 1], out) for i, out in enumerate(held_out.tolist())]
     return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
 

@@ -150,7 +150,7 @@ def train(
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if epoch % 10 == 9:
+        if epoch % 10 == 9 or epoch + 1 == args.epochs:
             on_progress((epoch + 1) / args.epochs, {"losses/reward_loss": objective.item() / args.members})
     with torch.no_grad():
         raw = model(everything)  # [M, n]
