@@ -6,6 +6,7 @@ rounds.csv           one round a line: labels, held-out accuracy, predicted and 
 clips/               NNNN-NNN.npz (observations and actions) and .mp4 (what people saw): round, number
 agents/, reward_models/   weights of every round, safetensors
 videos/              the agent's video of every round
+predictions/         what every round's reward model says of that round's comparisons, step by step
 """
 
 import csv
@@ -36,6 +37,7 @@ FOLDERS = {
     "agent": ("agents", "safetensors"),
     "reward_model": ("reward_models", "safetensors"),
     "video": ("videos", "mp4"),
+    "predictions": ("predictions", "json"),
 }
 ROUND_COLUMNS = (
     "round",

@@ -30,11 +30,11 @@ async function refresh() {
     const response = await fetch(location.href);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const news = page.getElementById("live-part");
-    const open = [...live.querySelectorAll("details[open]")].map((one) => one.id);
+    const open = new Map([...live.querySelectorAll("details")].map((one) => [one.id, one.open]));
     if (!response.ok || !news || news.innerHTML === live.dataset.shown) return;
     live.dataset.shown = news.innerHTML;
     live.innerHTML = news.innerHTML;
-    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    for (const one of live.querySelectorAll("details")) one.open = open.get(one.id) ?? one.open;
   } catch {
     // the server is away for a moment: the next look will tell
   }
