@@ -190,3 +190,26 @@ def test_a_failed_and_retried_stage_stands_twice_in_the_timeline(served: Served)
     assert spans[2]["attempts"] == [attempt_id]
     assert [one["event"] for one in retried["history"]] == ["created", "gave_up", "retried"]
     assert retried["history"][-1]["actor"] == "admin"
+
+
+def test_presets_pages_and_errors_by_field(served: Served) -> None:
+    preset = served.admin.get("/api/admin/presets").json()["cartpole"]
+    assert preset["env_id"] == "CartPole-v1"
+    words = preset | {"name": "second", "rounds": "7"}  # as a form sends them
+    made = served.admin.post(
+        "/api/admin/experiments", json={"config": words, "origin": "the preset cartpole"}
+    )
+    assert made.json()["config"] == preset | {"name": "second", "rounds": 7}
+    assert made.json()["history"][0]["detail"] == {"origin": "the preset cartpole"}
+    listed = served.admin.get("/api/admin/experiments?limit=1").json()
+    assert [one["name"] for one in listed] == ["second"]
+    rest = served.admin.get("/api/admin/experiments?skip=1&limit=5").json()
+    assert [one["name"] for one in rest] == ["shapes"]
+    wrong = {"name": "Third!", "env_id": "CartPole-v1", "agent": {"gamma": 2, "minibatch_size": 10**6}}
+    answer = served.admin.post("/api/admin/experiments", json={"config": wrong})
+    assert reason(answer, 422) == "bad_config"
+    assert set(answer.json()["errors"]) == {"name", "agent.gamma"}
+    wrong = {"name": "third", "env_id": "CartPole-v1", "agent": {"minibatch_size": 10**6}}
+    (why,) = served.admin.post("/api/admin/experiments", json={"config": wrong}).json()["errors"].items()
+    assert why[0] == ""
+    assert "larger than a rollout" in why[1]

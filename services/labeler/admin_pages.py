@@ -7,16 +7,19 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import select
 
-from services.labeler import admin, diagram, insight, report, timeline
+from services.labeler import admin, diagram, forms, insight, report, timeline
 from services.labeler.context import Context, ExperimentName, PathId, Service, get_experiment, is_admin
 from services.labeler.pages import page
+from services.labeler.problems import Problem
 from services.labeler.status import public_status
+from shared.config import NAME_PATTERN
 from shared.models import Experiment
 from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
+Name = Annotated[str, Query(pattern=NAME_PATTERN)]
 PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
 ACTIONS = (
     ("pause", ExperimentState.PAUSED),
@@ -108,3 +111,24 @@ def _spark(rewards: list[float], low: float, high: float) -> str:
         f'<svg class="spark" viewBox="0 0 {SPARK_W} {SPARK_H}" preserveAspectRatio="none" role="img" '
         f'aria-label="{words}"><title>{words}</title><polyline points="{points}"/></svg>'
     )
+
+
+@router.get("/new")
+def new_experiment(
+    request: Request, service: Service, preset: Name | None = None, copy: Name | None = None
+) -> Response:
+    """The form of a new experiment: of a preset, or of an experiment to copy."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    presets = admin.list_presets()
+    origin, values = "the defaults", {}
+    if copy:
+        with service.database.read() as session:
+            values = get_experiment(session, copy).config
+        origin, values = f"a copy of {copy}", {**values, "name": ""}
+    elif preset:
+        if preset not in presets:
+            raise Problem(404, "unknown", f"there is no preset named {preset}")
+        origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
+    parts = forms.form(values)
+    return _admin_page(request, service, "admin_new.html", parts=parts, origin=origin, presets=presets)

@@ -50,9 +50,12 @@ class PreferenceBody(Body):
 
 
 class NewExperiment(Body):
-    """The configuration of an experiment, as in `configs/*.toml`."""
+    """The configuration of an experiment, as in `configs/*.toml`, and where it comes from."""
 
     config: dict[str, Any]
+    origin: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        None, description="a preset or the experiment it was copied from, for the history"
+    )
 
 
 class Reason(Body):
