@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 
 import httpx
+from sqlalchemy import update
 
 from shared.models import Labeler
 from tests.scenes import Scene, join, put_answer
@@ -20,7 +21,7 @@ def live_through(scene: Scene, new_client: Callable[[], httpx.Client], rounds: i
             join(client, name)
         with scene.database.write() as session:
             session.execute(
-                Labeler.__table__.update().values(kind="teacher")
+                update(Labeler).values(kind="teacher")
             )  # so no grace: the last answer closes labeling
         for number, (loss, accuracy, predicted, true) in enumerate(PAST[:rounds], start=1):
             if number > 1:

@@ -46,7 +46,11 @@ def figure(chart: Chart) -> dict[str, Any]:
         showlegend=len(chart.drawn) > 1,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hovermode="x unified",
-        xaxis={"title": {"text": chart.columns[0]}, **({"dtick": _every(len(across))} if numbered else {})},
+        xaxis={
+            "title": {"text": chart.columns[0]},
+            "automargin": True,
+            **({"dtick": _every(len(across))} if numbered else {}),
+        },
         yaxis={"title": {"text": chart.unit}, "rangemode": "tozero" if chart.kind != "lines" else "normal"},
     )
     found: dict[str, Any] = json.loads(drawn.to_json())
