@@ -1,4 +1,4 @@
-"""Take the pictures of the documentation: `python -m docs.screenshots` writes docs/label.png.
+"""Take the pictures of the documentation: `python -m docs.screenshots` writes docs/*.png.
 
 A real server, real CartPole clips and a real browser; needs the development packages and Chromium.
 """
@@ -7,12 +7,14 @@ import io
 import tempfile
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from benchmarks.label_page import ARGS
 from shared.database import migrate
 from tests import scenes, services
+from tests.admin_scene import live_through
 
 HERE = Path(__file__).parent
 COLOURS = 64  # the page has few: a palette makes the file a third of the size
@@ -39,6 +41,16 @@ def main() -> None:
                 page.keyboard.press("ArrowLeft")
             page.wait_for_timeout(1800)  # the word about the last answer is gone, the clips run
             save(page.screenshot(), HERE / "label.png")
+            later = scenes.Scene(settings, "cart_pole", "pole", rounds=6, labels={"labels_per_comparison": 2})
+            later.collect()
+            live_through(later, lambda: httpx.Client(base_url=url))
+            later.collect()
+            page = browser.new_page(viewport={"width": 1120, "height": 1290})
+            page.goto(f"{url}/admin/pole")
+            page.wait_for_selector("#chart-seconds .main-svg", timeout=60_000)
+            page.wait_for_timeout(2500)
+            save(page.screenshot(), HERE / "admin.png")
+            later.close()
             browser.close()
         scene.close()
 

@@ -52,6 +52,13 @@ class WorkerKind(StrEnum):
     REWARD = "reward"
 
 
+class ExportForm(StrEnum):
+    """What an export holds."""
+
+    FILES = "files"
+    DATASET = "dataset"
+
+
 def main() -> None:
     """Run the command line; errors that are meant for people come without a traceback."""
     from services.embedded import CannotStartError
@@ -261,18 +268,26 @@ def export(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
     data_dir: DataDir = None,
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="Plain files, or with Parquet tables and a data card too.")
+    ] = ExportForm.FILES,
+    licence: Annotated[str, typer.Option(help="What the data card says the data may be used for.")] = "other",
 ) -> None:
     """Write an experiment as plain files: labels, clips, weights, videos, results.
 
-    lockstep export cartpole exported/cartpole
+    lockstep export cartpole exported/cartpole --format dataset --licence cc-by-4.0
     """
+    from shared import dataset
     from shared.database import Database
     from shared.export import export as write
+    from shared.export import nothing_more
 
     settings = _settings(data_dir)
+    add = dataset.adder(licence) if form == ExportForm.DATASET else nothing_more
     database = Database(settings.database_url)
     with database.read() as session:
-        console.print(f"written: {write(session, settings.open_store(), name, folder)}", soft_wrap=True)
+        written = write(session, settings.open_store(), name, folder, add=add)
+    console.print(f"written: {written}", soft_wrap=True)
 
 
 @app.command()

@@ -15,7 +15,14 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key, why, and what would do."""
+    """A configuration that cannot be used; the message says which key, why, and what would do.
+
+    `errors` says the same by dotted key; the empty key is the whole file.
+    """
+
+    def __init__(self, message: str, errors: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.errors = errors or {}
 
 
 class Section(BaseModel):
@@ -159,11 +166,12 @@ def parse(data: dict[str, Any], source: str = "the configuration") -> Experiment
     try:
         return ExperimentConfig.model_validate(data)
     except ValidationError as error:
-        lines = [f"{source} cannot be used:"]
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"]) or "the whole file"
-            lines.append(f"  {key}: {_explain(item['type'], item['msg'], item['loc'])}")
-        raise ConfigError("\n".join(lines)) from None
+        wrong = {
+            ".".join(str(part) for part in item["loc"]): _explain(item["type"], item["msg"], item["loc"])
+            for item in error.errors()
+        }
+        lines = [f"  {key or 'the whole file'}: {why}" for key, why in wrong.items()]
+        raise ConfigError("\n".join([f"{source} cannot be used:", *lines]), wrong) from None
 
 
 def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfig:
@@ -185,6 +193,11 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
                 raise ConfigError(f"{key}: {part} is not a table")
         table[leaf] = value
     return parse(data, str(path))
+
+
+def presets(folder: Path = Path("configs")) -> dict[str, ExperimentConfig]:
+    """Return the ready-made configurations by name, the files in `folder`; ConfigError if one is wrong."""
+    return {path.stem: load(path) for path in sorted(folder.glob("*.toml"))}
 
 
 def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:

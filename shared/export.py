@@ -6,6 +6,7 @@ rounds.csv           one round a line: labels, held-out accuracy, predicted and 
 clips/               NNNN-NNN.npz (observations and actions) and .mp4 (what people saw): round, number
 agents/, reward_models/   weights of every round, safetensors
 videos/              the agent's video of every round
+predictions/         what every round's reward model says of that round's comparisons, step by step
 """
 
 import csv
@@ -36,6 +37,7 @@ FOLDERS = {
     "agent": ("agents", "safetensors"),
     "reward_model": ("reward_models", "safetensors"),
     "video": ("videos", "mp4"),
+    "predictions": ("predictions", "json"),
 }
 ROUND_COLUMNS = (
     "round",
@@ -49,6 +51,7 @@ ROUND_COLUMNS = (
         for stage in (RoundState.COLLECTING, RoundState.TRAINING_REWARD, RoundState.TRAINING_AGENT)
     ),
 )
+METRICS = {"held_out_accuracy": "held_out/accuracy", "predicted_return": "charts/predicted_return"}
 
 
 class ExportError(RuntimeError):
@@ -63,14 +66,19 @@ class Reader(Protocol):
         ...
 
 
+def nothing_more(session: Session, experiment: Experiment, folder: Path) -> None:
+    """Leave a plain export as it is."""
+
+
 def export(
     session: Session,
     store: Reader,
     name: str,
     folder: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    add: Callable[[Session, Experiment, Path], None] = nothing_more,
 ) -> Path:
-    """Write experiment `name` into `folder`, which must not exist yet; return it.
+    """Write experiment `name` into `folder`, which must not exist yet; return it. `add` may write more.
 
     Everything is written beside it first and moved into place at the end, so a folder that is there is whole.
     """
@@ -94,6 +102,7 @@ def export(
         (partial / path).parent.mkdir(exist_ok=True)
         (partial / path).write_bytes(store.get(key, sha256))
         on_progress(done, len(files))
+    add(session, experiment, partial)
     partial.rename(folder)
     return folder
 
@@ -111,9 +120,9 @@ def round_rows(session: Session, experiment_id: int) -> list[dict[str, Any]]:
             if attempt.claimed_at and attempt.ended_at:
                 seconds = (attempt.ended_at - attempt.claimed_at).total_seconds()
                 row[f"{attempt.stage}_s"] = round(seconds, 3)
-            for column in ("held_out_accuracy", "predicted_return"):
-                if column in (attempt.metrics or {}):
-                    row[column] = (attempt.metrics or {})[column]
+            for column, metric in METRICS.items():
+                if metric in (attempt.metrics or {}):
+                    row[column] = (attempt.metrics or {})[metric]
         row["true_return"] = session.scalar(select(Evaluation.mean).where(Evaluation.round_id == round_.id))
         rows.append(row)
     return rows
@@ -147,6 +156,23 @@ def preference_lines(session: Session, experiment_id: int) -> list[dict[str, Any
             "withdrawn_at": preference.withdrawn_at and preference.withdrawn_at.isoformat(),
         }
         for preference, comparison, labeler, number in session.execute(query)
+    ]
+
+
+def clip_rows(session: Session, experiment_id: int) -> list[dict[str, Any]]:
+    """Return one row a clip: its name, its round, and its files in the export."""
+    return [
+        {
+            "clip": (name := _clip_name(clip, number)),
+            "round": number,
+            "steps": clip.steps,
+            "fps": clip.fps,
+            "npz": f"clips/{name}.npz",
+            "npz_sha256": clip.npz_sha256,
+            "mp4": f"clips/{name}.mp4",
+            "mp4_sha256": clip.mp4_sha256,
+        }
+        for clip, number in _clips(session, experiment_id)
     ]
 
 

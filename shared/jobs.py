@@ -24,7 +24,7 @@ class StageStopped(Exception):
 class Artifact:
     """A file in the store. It is official only when the database points at it."""
 
-    kind: str  # "reward_model", "agent", "video", "clip_npz", "clip_mp4"
+    kind: str  # "reward_model", "predictions", "agent", "video", "clip_npz", "clip_mp4"
     key: str
     sha256: str
     size: int  # bytes
@@ -120,6 +120,7 @@ class TrainRewardResult:
 
     reward_model: Artifact
     metrics: Metrics = field(default_factory=dict)
+    predictions: Artifact | None = None  # what it says of the round's comparisons, for people to look at
 
 
 @dataclass(frozen=True)

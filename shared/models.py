@@ -162,7 +162,7 @@ class StoredArtifact(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"))
     attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
-    kind: Mapped[str] = mapped_column(String(20))  # reward_model, agent, video
+    kind: Mapped[str] = mapped_column(String(20))  # reward_model, predictions, agent, video
     key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
     sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
     size: Mapped[int] = mapped_column(BigInteger)  # bytes

@@ -22,6 +22,8 @@ def check(stage: RoundState, result: Result) -> None:
         _check_comparisons(result)
     elif isinstance(result, TrainRewardResult):
         _check_kind(result.reward_model, "reward_model")
+        if result.predictions:
+            _check_kind(result.predictions, "predictions")
     else:
         _check_kind(result.agent, "agent")
         _check_kind(result.video, "video")
@@ -37,6 +39,8 @@ def store(
         _store_comparisons(session, round_, config, result)
     elif isinstance(result, TrainRewardResult):
         _store_artifact(session, attempt, result.reward_model)
+        if result.predictions:
+            _store_artifact(session, attempt, result.predictions)
     else:
         _store_artifact(session, attempt, result.agent)
         _store_artifact(session, attempt, result.video)

@@ -64,9 +64,12 @@ class Swept:
 
 
 def create_experiment(
-    session: Session, config: ExperimentConfig, actor: str
+    session: Session, config: ExperimentConfig, actor: str, origin: str | None = None
 ) -> tuple[Experiment, list[Hint]]:
-    """Create an experiment with its first round; StaleState if the name is taken."""
+    """Create an experiment with its first round; StaleState if the name is taken.
+
+    `origin` says in the history where the configuration comes from.
+    """
     taken = f"there is an experiment named {config.name} already; give this one another name"
     if session.scalar(select(Experiment.id).where(Experiment.name == config.name)):
         raise StaleState(taken)
@@ -81,7 +84,8 @@ def create_experiment(
         session.flush()
     except IntegrityError:  # somebody took the name after we looked
         raise StaleState(taken) from None
-    record(session, experiment.id, "created", None, actor, target=ExperimentState.RUNNING)
+    detail = {"origin": origin} if origin else None
+    record(session, experiment.id, "created", None, actor, target=ExperimentState.RUNNING, detail=detail)
     return experiment, begin_round(session, experiment.id, 1, actor)
 
 

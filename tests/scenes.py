@@ -3,6 +3,7 @@
 The trainers' part is played by calling `shared.rounds` as a worker would. For tests, benchmarks and pictures.
 """
 
+import json
 import threading
 import time
 import uuid
@@ -29,7 +30,7 @@ from shared.jobs import (
     TrainRewardResult,
     put_artifact,
 )
-from shared.models import Attempt, Experiment, Round
+from shared.models import Attempt, Clip, Comparison, Experiment, Round
 from shared.settings import Settings
 from shared.states import LIVE_ATTEMPTS
 from tests.services import free_ports
@@ -126,6 +127,12 @@ class Scene:
     def close(self) -> None:
         self.database.close()
 
+    def __enter__(self) -> "Scene":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def round(self) -> Round:
         with self.database.read() as session:
             return rounds.current_round(session, self.id)
@@ -168,22 +175,35 @@ class Scene:
         with self.database.write() as session:
             return bool(rounds.close_labeling(session, self.round().id, "coordinator"))
 
-    def train_reward(self) -> None:
+    def train_reward(self, **metrics: float) -> None:
         attempt_id = self.claim()
         self.beat(attempt_id, 0.5)
         weights = put_artifact(self.store, "reward_model", f"rm/{attempt_id}", b"weights")
-        self.complete(attempt_id, TrainRewardResult(weights, {"held_out/accuracy": SECRET_METRIC}))
+        told = put_artifact(self.store, "predictions", f"rm/{attempt_id}.json", self._predictions())
+        metrics = metrics or {"held_out/accuracy": SECRET_METRIC}
+        self.complete(attempt_id, TrainRewardResult(weights, metrics, told))
 
-    def train_agent(self) -> None:
+    def _predictions(self) -> bytes:
+        """Say of every comparison of the round that its first clip is better, in a reward trainer's form."""
+        found, rising = [], [round(0.1 * step - 1, 3) for step in range(STEPS)]
+        with self.database.read() as session:
+            round_ = rounds.current_round(session, self.id)
+            for one in session.query(Comparison).filter(Comparison.round_id == round_.id):
+                clips = [session.get_one(Clip, clip_id).npz_sha256 for clip_id in one.clip_ids]
+                rewards = [rising, [-value for value in rising]]
+                found.append(
+                    {"clips": clips, "held_out": one.held_out, "best": [0.75, 0.25], "rewards": rewards}
+                )
+        return json.dumps({"comparisons": found}).encode()
+
+    def train_agent(self, true_return: float = SECRET_RETURN - 300.0, **metrics: float) -> None:
         attempt_id = self.claim()
         self.beat(attempt_id, 0.5)
         agent = put_artifact(self.store, "agent", f"agent/{attempt_id}", b"weights")
         film = _clip(self.kind, 1000 + self.round().number, 3 * STEPS)[0]
         video = put_artifact(self.store, "video", f"video/{attempt_id}.mp4", film)
-        returns = [SECRET_RETURN - 300.0] * 3
-        self.complete(
-            attempt_id, TrainAgentResult(agent, video, returns, {"charts/predicted": SECRET_METRIC})
-        )
+        metrics = metrics or {"charts/predicted": SECRET_METRIC}
+        self.complete(attempt_id, TrainAgentResult(agent, video, [true_return] * 3, metrics))
 
     def label_all(self, client: httpx.Client) -> None:
         """Answer everything that is open through the API."""

@@ -1,6 +1,7 @@
 """The trainers' stages: the same job gives the same result, and they store what was agreed."""
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,27 @@ def test_another_attempt_gives_the_same_bit_for_bit(store: Memory, rounds: list[
             key.split("/", 2)[2]: data for key, data in store.data.items() if key.startswith(f"{number}/2/")
         }
         assert first == second
-        assert len(first) == 5 * 2 * 2 + 3  # clips as npz and mp4, weights twice, a video
+        assert len(first) == 5 * 2 * 2 + 4  # clips as npz and mp4, weights twice, predictions, a video
     for (collected, _, trained), (collected_again, _, trained_again) in zip(rounds, again, strict=True):
         assert [c.judgement for c in collected.clips] == [c.judgement for c in collected_again.clips]
         assert collected.comparisons == collected_again.comparisons
         assert trained.true_returns == trained_again.true_returns
+
+
+def test_the_reward_model_tells_what_it_thinks_of_the_rounds_comparisons(
+    store: Memory, rounds: list[Round]
+) -> None:
+    for collected, reward, _ in rounds:
+        assert reward.predictions is not None
+        told = json.loads(store.get(reward.predictions.key, reward.predictions.sha256))["comparisons"]
+        known = {clip.npz.sha256: clip for clip in collected.clips}
+        assert 0 < len(told) <= len(collected.comparisons)
+        for one in told:
+            assert sum(one["best"]) == pytest.approx(1, abs=1e-3)
+            first, second = (sum(steps) for steps in one["rewards"])
+            if abs(first - second) > 1:  # a mean of members may lean the other way where it is close
+                assert (one["best"][0] > one["best"][1]) == (first > second)
+            assert [len(steps) for steps in one["rewards"]] == [known[clip].steps for clip in one["clips"]]
 
 
 def test_rounds_and_seeds_differ(store: Memory, rounds: list[Round]) -> None:

@@ -18,6 +18,8 @@ router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdm
 session_router = APIRouter(prefix="/api/admin", tags=["admin"])
 
 ACTOR = "admin"
+Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[int, Query(ge=0, le=MAX_ID)]
 
 
@@ -36,10 +38,11 @@ def give_cookie(request: Request, response: Response, service: Context) -> None:
 
 
 @router.get("/experiments")
-def list_experiments(service: Service) -> list[dict[str, Any]]:
-    """List every experiment, the newest first, with what it was asked and how it ended."""
+def list_experiments(service: Service, skip: Skip = 0, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """List the experiments, the newest first, with how they ended; `skip` and `limit` ask for a part."""
     with service.database.read() as session:
-        found = session.scalars(select(Experiment).order_by(Experiment.id.desc()))
+        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip).limit(limit)
+        found = session.scalars(query)
         columns = ("name", "state", "reason", "created_at", "ended_at")
         return [{column: getattr(one, column) for column in columns} for one in found]
 
@@ -50,10 +53,16 @@ def create(body: NewExperiment, service: Service) -> dict[str, Any]:
     parsed = config.parse(body.config)
     known_environments.check(parsed.env_id)
     with service.database.write() as session:
-        experiment, hints = rounds.create_experiment(session, parsed, ACTOR)
+        experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer
+
+
+@router.get("/presets")
+def list_presets() -> dict[str, dict[str, Any]]:
+    """Return the ready-made configurations by name."""
+    return {name: one.model_dump(mode="json") for name, one in config.presets().items()}
 
 
 @router.get("/experiments/{name}")

@@ -6,7 +6,19 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import inspect, text
 
-from services.labeler import admin, labelers, labeling, media, pages, problems, security, status, teaching
+from services.labeler import (
+    admin,
+    admin_pages,
+    insight,
+    labelers,
+    labeling,
+    media,
+    pages,
+    problems,
+    security,
+    status,
+    teaching,
+)
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
@@ -75,6 +87,8 @@ def create_app(settings: Settings) -> FastAPI:
         teaching.router,
         admin.session_router,
         admin.router,
+        insight.router,
+        admin_pages.router,
     ):
         app.include_router(router)
     pages.install(app)

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from services.labeler.context import (
+    Context,
     CurrentLabeler,
     ExperimentName,
     PathId,
@@ -30,6 +31,11 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 @router.get("/clips/{clip_id}.mp4", response_class=Response)
 def read_clip(clip_id: PathId, request: Request, service: Service, _labeler: CurrentLabeler) -> Response:
     """Send a clip as people see it."""
+    return send_clip(clip_id, request, service)
+
+
+def send_clip(clip_id: int, request: Request, service: Context) -> Response:
+    """Send a clip to somebody who may see it; a problem 404 if there is none."""
     with service.database.read() as session:
         clip = session.get(Clip, clip_id)
     if clip is None:

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from sqlalchemy import select
 from starlette.types import Scope
 
-from services.labeler import admin, diagram, report
 from services.labeler.context import (
     Context,
     ExperimentName,
@@ -24,7 +23,7 @@ from services.labeler.context import (
 )
 from services.labeler.status import public_status
 from shared.models import Experiment
-from shared.states import EXPERIMENT_TABLE, ExperimentState
+from shared.states import EXPERIMENT_TABLE
 
 HERE = Path(__file__).parent
 router = APIRouter(include_in_schema=False, default_response_class=Response)
@@ -66,7 +65,8 @@ def _may_look(request: Request, service: Context) -> bool:
     return service.open_to_visitors or bool(find_labeler(request, service)) or is_admin(request, service)
 
 
-def _page(request: Request, template: str, **values: Any) -> Response:
+def page(request: Request, template: str, **values: Any) -> Response:
+    """Return a page."""
     return templates.TemplateResponse(request, template, values)
 
 
@@ -74,14 +74,14 @@ def _page(request: Request, template: str, **values: Any) -> Response:
 def index(request: Request, service: Service) -> Response:
     """List the experiments, or go straight to the only one."""
     if not _may_look(request, service):
-        return _page(request, "join.html")
+        return page(request, "join.html")
     with service.database.read() as session:
         found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
         statuses = [public_status(session, one, service.settings.lease_s) for one in found]
     running = [one for one in statuses if one.state in EXPERIMENT_TABLE]
     if len(statuses) == 1 and running and "all" not in request.query_params:
         return RedirectResponse(f"/label/{running[0].name}", 303)
-    return _page(request, "index.html", experiments=statuses)
+    return page(request, "index.html", experiments=statuses)
 
 
 @router.get("/label/{name}")
@@ -96,59 +96,19 @@ def agents(name: ExperimentName, request: Request, service: Service) -> Response
     return _experiment_page(request, service, name, "agents.html")
 
 
-@router.get("/admin")
-def admin_index(request: Request, service: Service) -> Response:
-    """The operator's overview."""
-    if not (service.open_to_visitors or is_admin(request, service)):
-        return _page(request, "admin_login.html")
-    with service.database.read() as session:
-        found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
-        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
-        response = _page(request, "admin.html", rows=rows)
-    admin.give_cookie(request, response, service)
-    return response
-
-
-@router.get("/admin/{name}")
-def admin_experiment(name: ExperimentName, request: Request, service: Service) -> Response:
-    """Everything about one experiment."""
-    if not (service.open_to_visitors or is_admin(request, service)):
-        return _page(request, "admin_login.html")
-    with service.database.read() as session:
-        experiment = get_experiment(session, name)
-        data = report.report(session, experiment)
-        failed = report.failed_round(session, experiment)
-        following = EXPERIMENT_TABLE.get(experiment.state, ())
-    actions = [
-        action
-        for action, target in (
-            ("pause", ExperimentState.PAUSED),
-            ("resume", ExperimentState.RUNNING),
-            ("finish", ExperimentState.FINISHED),
-            ("abandon", ExperimentState.ABANDONED),
-        )
-        if target in following
-    ]
-    svg = Markup(diagram.draw(data["rounds"][-1]["state"]))
-    actions += ["retry"] if failed and experiment.state == ExperimentState.RUNNING else []
-    response = _page(request, "admin_experiment.html", e=data, svg=svg, actions=actions)
-    admin.give_cookie(request, response, service)
-    return response
-
-
 @router.get("/docs")
 def docs(request: Request) -> Response:
     """List the API's endpoints, drawn from its schema."""
-    return _page(request, "docs.html", schema=request.app.openapi())
+    return page(request, "docs.html", schema=request.app.openapi())
 
 
 def _experiment_page(request: Request, service: Context, name: str, template: str) -> Response:
     if not _may_look(request, service):
-        return _page(request, "join.html")
+        return page(request, "join.html")
     with service.database.read() as session:
         experiment = get_experiment(session, name)
         status = public_status(session, experiment, service.settings.lease_s)
-    return _page(
+    return page(
         request,
         template,
         name=name,

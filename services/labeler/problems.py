@@ -28,14 +28,21 @@ class Problem(Exception):
         self.status, self.reason, self.detail, self.headers = status, reason, detail, headers
 
 
-def document(status: int, reason: str, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return a problem document as an answer."""
+def document(
+    status: int,
+    reason: str,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    errors: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Return a problem document as an answer; `errors` says by field what is wrong."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "reason": reason,
+        **({"errors": errors} if errors else {}),
     }
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return JSONResponse(body, status, headers, "application/problem+json")
@@ -59,7 +66,7 @@ def install(app: FastAPI, as_page: Callable[[Request, int, str], Response | None
 
     @app.exception_handler(ConfigError)
     def on_config_error(_: Request, error: ConfigError) -> JSONResponse:
-        return document(422, "bad_config", str(error))
+        return document(422, "bad_config", str(error), errors=error.errors)
 
     @app.exception_handler(RequestValidationError)
     def on_invalid(request: Request, error: RequestValidationError) -> Response:

@@ -1,14 +1,13 @@
 """Everything an operator may know of an experiment, as plain JSON values."""
 
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from services.labeler import timeline
 from services.labeler.status import video_url
 from shared import labels
-from shared.database import now
 from shared.models import (
     Attempt,
     Comparison,
@@ -20,9 +19,7 @@ from shared.models import (
     Round,
     StoredArtifact,
 )
-from shared.states import ROUND_TABLE, STAGES, RoundState
-
-ROUND_EVENTS = ("begun", *(row.event for row in ROUND_TABLE))
+from shared.states import RoundState
 
 
 def report(session: Session, experiment: Experiment) -> dict[str, Any]:
@@ -39,6 +36,7 @@ def report(session: Session, experiment: Experiment) -> dict[str, Any]:
         "config": experiment.config,
         "rounds": [_round(session, experiment.name, one) for one in rounds],
         "labelers": _labelers(session, experiment.id),
+        "history": _history(session, experiment.id),
     }
 
 
@@ -53,24 +51,6 @@ def events(session: Session, experiment: Experiment, after: int) -> list[dict[st
     ]
 
 
-def seconds_by_stage(session: Session, round_: Round) -> dict[str, float]:
-    """Return how many seconds the round has spent in each of its stages until now, retries included."""
-    query = select(Event.event, Event.target, Event.at).where(
-        Event.round_id == round_.id, Event.attempt_id.is_(None) | Event.event.in_(ROUND_EVENTS)
-    )
-    moves: list[tuple[str, datetime]] = [
-        (target, at)
-        for event, target, at in session.execute(query.order_by(Event.id))
-        if event in ROUND_EVENTS and target is not None
-    ]
-    ends = [at for _, at in moves[1:]] + [now(session)]
-    seconds: dict[str, float] = {}
-    for (state, at), end in zip(moves, ends, strict=True):
-        if state in STAGES:
-            seconds[state] = seconds.get(state, 0.0) + (end - at).total_seconds()
-    return {state: round(value, 3) for state, value in seconds.items()}
-
-
 def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
     attempts = list(
         session.scalars(select(Attempt).where(Attempt.round_id == round_.id).order_by(Attempt.id))
@@ -80,6 +60,7 @@ def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
     video = stored.get("video")
     evaluation = session.get(Evaluation, round_.id)
     given, wanted = labels.progress(session, round_.id)
+    spans = timeline.spans(session, round_, attempts)
     return {
         "number": round_.number,
         "state": round_.state,
@@ -90,7 +71,8 @@ def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
         "frozen_at": round_.frozen_at,
         "label_set_sha256": round_.label_set_sha256,
         "labels": {"given": given, "wanted": wanted, "withdrawn": _withdrawn(session, round_.id)},
-        "seconds": seconds_by_stage(session, round_),
+        "seconds": timeline.seconds_by_stage(spans),
+        "timeline": spans,
         "metrics": {one.stage: one.metrics for one in attempts if one.metrics and one.state == "succeeded"},
         "evaluation": {"mean": evaluation.mean, "true_returns": evaluation.true_returns}
         if evaluation
@@ -113,6 +95,17 @@ def _withdrawn(session: Session, round_id: int) -> int:
     query = select(func.count()).select_from(Preference).join(Comparison)
     withdrawn = query.where(Comparison.round_id == round_id, Preference.withdrawn_at.is_not(None))
     return session.scalars(withdrawn).one()
+
+
+def _history(session: Session, experiment_id: int) -> list[dict[str, Any]]:
+    """Return what was done to the experiment itself, and its retries: who, when, why."""
+    query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
+    query = query.where(Event.experiment_id == experiment_id)
+    query = query.where(Event.round_id.is_(None) | Event.event.in_(("retried", "gave_up"))).order_by(Event.id)
+    return [
+        {"event": row.event, "round": number, "actor": row.actor, "at": row.at, "detail": row.detail}
+        for row, number in session.execute(query)
+    ]
 
 
 def _labelers(session: Session, experiment_id: int) -> list[dict[str, Any]]:

@@ -50,9 +50,12 @@ class PreferenceBody(Body):
 
 
 class NewExperiment(Body):
-    """The configuration of an experiment, as in `configs/*.toml`."""
+    """The configuration of an experiment, as in `configs/*.toml`, and where it comes from."""
 
     config: dict[str, Any]
+    origin: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        None, description="a preset or the experiment it was copied from, for the history"
+    )
 
 
 class Reason(Body):
@@ -166,3 +169,58 @@ class TeacherView(BaseModel):
     """A comparison's clips as a teacher judges them."""
 
     clips: list[ClipJudgement]
+
+
+class ChartView(BaseModel):
+    """A chart: a table, what it says, and the figure that draws it."""
+
+    id: str
+    title: str
+    columns: list[str]
+    rows: list[list[str | float | int | datetime | None]]
+    drawn: list[str] = Field(description="the columns that the figure shows over the first one")
+    kind: Literal["lines", "bars", "stacked"]
+    unit: str = Field(description="of the upward axis")
+    says: list[str] = Field(description="sentences about the figures")
+    warning: str | None
+    figure: dict[str, Any] = Field(description="data and layout for Plotly")
+
+
+class SeenClip(ClipView):
+    """A clip with what the round's reward model says of it."""
+
+    best: float | None = Field(description="predicted probability that it is preferred to all others")
+    rewards: list[float] | None = Field(description="predicted reward of each step, normalised")
+
+
+class GivenAnswer(BaseModel):
+    """An answer as it is stored: ranks[i] belongs to clip i, shown[i] is the clip at place i."""
+
+    labeler: str
+    kind: str
+    ranks: list[int] | None
+    shown: list[int]
+    said: str = Field(description="left, right, tie, incomparable, or order for more than two clips")
+    seconds: float | None
+    answered_at: datetime
+    withdrawn_at: datetime | None
+
+
+class SeenComparison(BaseModel):
+    """A comparison with its answers, the withdrawn ones too."""
+
+    id: int
+    number: int
+    held_out: bool
+    labels_given: int
+    labels_wanted: int
+    clips: list[SeenClip]
+    answers: list[GivenAnswer]
+
+
+class ComparisonPage(BaseModel):
+    """Some comparisons of a round; `next_after` asks for the following ones, null at the end."""
+
+    total: int
+    next_after: int | None
+    comparisons: list[SeenComparison]

@@ -1,5 +1,6 @@
 """The reward trainer's stage: preferences in, reward model out. A function of its job, bit for bit."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -75,4 +76,39 @@ def train_reward(
             raise StageStopped
         log(1.0, metrics)
     key, data_out = job.prefix + "reward_model.safetensors", weights.save_reward_model(model)
-    return TrainRewardResult(put_artifact(store, "reward_model", key, data_out), metrics)
+    told = predictions(model, data, job)
+    return TrainRewardResult(
+        put_artifact(store, "reward_model", key, data_out),
+        metrics,
+        put_artifact(store, "predictions", job.prefix + "predictions.json", told),
+    )
+
+
+@torch.no_grad()
+def predictions(
+    model: reward_model.RewardModel, data: reward_model.Preferences, job: TrainRewardJob
+) -> bytes:
+    """Return, as JSON for people to look at, what the model says of each comparison of this round.
+
+    `clips` are the sums of the clips' files, `best` is each clip's probability to be preferred to all others
+    (the ensemble's mean, errors of labelers included), `rewards` the normalised reward of each of its steps.
+    """
+    rows: dict[tuple[str, ...], int] = {}  # several labelers may have answered the same comparison
+    for row, label in enumerate(job.labels):
+        if label.round_number == job.round_number:
+            rows.setdefault(tuple(clip.sha256 for clip in label.clips), row)
+    found = []
+    for clips, row in rows.items():
+        observations = data.observations[row]  # [K, T, D]
+        error = model.args.error_rate
+        best = model(observations).sum(-1).softmax(-1).mean(0) * (1 - error) + error / len(clips)  # [K]
+        rewards = model.reward(observations, observations, observations)  # [K, T]
+        found.append(
+            {
+                "clips": clips,
+                "held_out": bool(data.held_out[row]),
+                "best": [round(value, 4) for value in best.tolist()],
+                "rewards": [[round(value, 3) for value in steps] for steps in rewards.tolist()],
+            }
+        )
+    return json.dumps({"comparisons": found}).encode()

@@ -24,20 +24,22 @@ document.addEventListener("click", async (event) => {
 });
 
 async function refresh() {
-  const live = document.getElementById("live-part");
-  if (!live) return;
   try {
     const response = await fetch(location.href);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
-    const news = page.getElementById("live-part");
-    const open = [...live.querySelectorAll("details[open]")].map((one) => one.id);
-    if (!response.ok || !news || news.innerHTML === live.dataset.shown) return;
-    live.dataset.shown = news.innerHTML;
-    live.innerHTML = news.innerHTML;
-    for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    for (const live of response.ok ? document.querySelectorAll("[data-live]") : []) renew(live, page.getElementById(live.id));
   } catch {
     // the server is away for a moment: the next look will tell
   }
+}
+
+// Takes the news in place of what is shown, and leaves open what was opened.
+function renew(live, news) {
+  if (!news || news.innerHTML === live.dataset.shown) return;
+  const open = new Map([...live.querySelectorAll("details")].map((one) => [one.id, one.open]));
+  live.dataset.shown = news.innerHTML;
+  live.innerHTML = news.innerHTML;
+  for (const one of live.querySelectorAll("details")) one.open = open.get(one.id) ?? one.open;
 }
 
 setInterval(() => document.hidden || refresh(), EVERY_MS);

@@ -1,8 +1,9 @@
 // Asking the server: JSON in, JSON out, problems as exceptions.
 
 export class Problem extends Error {
-  constructor(status, reason, detail) {
+  constructor(status, reason, detail, errors = {}) {
     super(detail);
+    this.errors = errors; // by field, for a form
     this.status = status; // 0: the server could not be reached
     this.reason = reason;
   }
@@ -36,7 +37,7 @@ export async function call(method, path, body) {
     }
   }
   if (response.ok) return data;
-  throw new Problem(response.status, data?.reason ?? "unknown", data?.detail ?? response.statusText);
+  throw new Problem(response.status, data?.reason ?? "unknown", data?.detail ?? response.statusText, data?.errors);
 }
 
 // Who am I? Where visitors need no token, the first visit makes a labeler.

@@ -1,0 +1,134 @@
+"""The operator's pages. What they show comes from the functions behind the admin API, and nowhere else."""
+
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from markupsafe import Markup
+from sqlalchemy import select
+
+from services.labeler import admin, diagram, forms, insight, report, timeline
+from services.labeler.context import Context, ExperimentName, PathId, Service, get_experiment, is_admin
+from services.labeler.pages import page
+from services.labeler.problems import Problem
+from services.labeler.status import public_status
+from shared.config import NAME_PATTERN
+from shared.models import Experiment
+from shared.states import EXPERIMENT_TABLE, ExperimentState
+
+router = APIRouter(include_in_schema=False, default_response_class=Response)
+
+SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
+Name = Annotated[str, Query(pattern=NAME_PATTERN)]
+PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
+ACTIONS = (
+    ("pause", ExperimentState.PAUSED),
+    ("resume", ExperimentState.RUNNING),
+    ("finish", ExperimentState.FINISHED),
+    ("abandon", ExperimentState.ABANDONED),
+)
+
+
+def _admin_page(request: Request, service: Context, template: str, **values: Any) -> Response:
+    response = page(request, template, **values)
+    admin.give_cookie(request, response, service)
+    return response
+
+
+def _may_come_in(request: Request, service: Context) -> bool:
+    return service.open_to_visitors or is_admin(request, service)
+
+
+@router.get("/admin")
+def admin_index(request: Request, service: Service) -> Response:
+    """The operator's overview."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    with service.database.read() as session:
+        found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
+        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
+    return _admin_page(request, service, "admin.html", rows=rows)
+
+
+@router.get("/admin/{name}")
+def admin_experiment(name: ExperimentName, request: Request, service: Service) -> Response:
+    """Everything about one experiment."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    with service.database.read() as session:
+        experiment = get_experiment(session, name)
+        data = report.report(session, experiment)
+        failed = report.failed_round(session, experiment)
+        following = EXPERIMENT_TABLE.get(experiment.state, ())
+    actions = [action for action, target in ACTIONS if target in following]
+    actions += ["retry"] if failed and experiment.state == ExperimentState.RUNNING else []
+    for one in data["rounds"]:
+        tries = {attempt["id"]: attempt for attempt in one["attempts"]}
+        for span in one["timeline"]:
+            span["tries"] = [tries[attempt_id] for attempt_id in span["attempts"]]
+        one["bar"] = Markup(timeline.draw(one["timeline"]))
+    svg = Markup(diagram.draw(data["rounds"][-1]["state"]))
+    return _admin_page(
+        request, service, "admin_experiment.html", e=data, svg=svg, actions=actions, plotly=PLOTLY
+    )
+
+
+@router.get("/admin/{name}/rounds/{number}")
+def admin_round(
+    name: ExperimentName,
+    number: PathId,
+    request: Request,
+    service: Service,
+    after: Annotated[int, Query(ge=0, le=10**6)] = 0,
+) -> Response:
+    """The comparisons of a round, ten at a time."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    found = insight.read_comparisons(name, number, service, after, 10)
+    rewards = [step for one in found.comparisons for clip in one.clips for step in clip.rewards or ()]
+    low, high = min(rewards, default=0.0), max(rewards, default=0.0)
+    sparks = {
+        clip.id: Markup(_spark(clip.rewards, low, high))
+        for one in found.comparisons
+        for clip in one.clips
+        if clip.rewards
+    }
+    return _admin_page(
+        request, service, "admin_round.html", name=name, number=number, page=found, after=after, sparks=sparks
+    )
+
+
+def _spark(rewards: list[float], low: float, high: float) -> str:
+    """Draw the predicted rewards along a clip as a small SVG; `low` and `high` are a whole page's."""
+    spread = (high - low) or 1.0
+    last = max(len(rewards) - 1, 1)
+    points = " ".join(
+        f"{SPARK_W * step / last:.1f},{2 + (SPARK_H - 4) * (high - value) / spread:.1f}"
+        for step, value in enumerate(rewards)
+    )
+    words = f"predicted reward along the clip, from {rewards[0]:.2f} to {rewards[-1]:.2f}"
+    return (
+        f'<svg class="spark" viewBox="0 0 {SPARK_W} {SPARK_H}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{words}"><title>{words}</title><polyline points="{points}"/></svg>'
+    )
+
+
+@router.get("/new")
+def new_experiment(
+    request: Request, service: Service, preset: Name | None = None, copy: Name | None = None
+) -> Response:
+    """The form of a new experiment: of a preset, or of an experiment to copy."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    presets = admin.list_presets()
+    origin, values = "the defaults", {}
+    if copy:
+        with service.database.read() as session:
+            values = get_experiment(session, copy).config
+        origin, values = f"a copy of {copy}", {**values, "name": ""}
+    elif preset:
+        if preset not in presets:
+            raise Problem(404, "unknown", f"there is no preset named {preset}")
+        origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
+    parts = forms.form(values)
+    return _admin_page(request, service, "admin_new.html", parts=parts, origin=origin, presets=presets)

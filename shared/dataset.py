@@ -1,0 +1,106 @@
+"""An exported experiment as a data set: Parquet tables and a data card beside the plain files.
+
+`preferences.parquet` has one answer a row, `clips.parquet` one clip, `rounds.parquet` one round; clips are
+named as in the folder `clips/`. pandas reads the tables; Hugging Face `datasets` reads the whole folder, by
+the card's header.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from shared.export import ROUND_COLUMNS, ExportError, clip_rows, preference_lines, round_rows
+from shared.models import Experiment
+
+CARD = """---
+license: {licence}
+pretty_name: Preferences of the experiment {name}
+tags:
+- preferences
+- reinforcement-learning
+configs:
+- config_name: preferences
+  default: true
+  data_files: preferences.parquet
+- config_name: clips
+  data_files: clips.parquet
+- config_name: rounds
+  data_files: rounds.parquet
+---
+
+# Preferences of the experiment {name}
+
+{answers} answers of {labelers} labelers to comparisons of {clips} clips of an agent in `{env_id}`, made with
+Lockstep. Labelers were asked:
+
+> {instructions}
+
+| file | holds |
+| --- | --- |
+| `preferences.parquet` | one answer a row, withdrawn ones too: who, when, which clips, which ranks |
+| `clips.parquet` | one clip a row: its steps, frames a second, files and their SHA-256 sums |
+| `rounds.parquet` | one round a row: labels, accuracy, predicted and true return |
+| `clips/*.npz`, `clips/*.mp4` | observations [T + 1, ...] and actions [T, ...]; what labelers saw |
+| `agents/`, `reward_models/` | the weights of every round, safetensors |
+| `config.json` | the configuration of the experiment |
+
+`ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means that the clips cannot be
+compared. Clip `shown[i]` stood at place i, from the left. Labelers are named as they named themselves:
+change that before you publish, if they did not agree to it.
+"""
+
+
+def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
+    """Return the function that makes an export a data set under `licence`; ExportError without pyarrow."""
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise ExportError(
+            "a data set needs pyarrow, which is not here: pip install 'lockstep[data]'"
+        ) from None
+    moment = arrow.timestamp("us", tz="UTC")
+    numbers, words = arrow.list_(arrow.int32()), arrow.list_(arrow.string())
+    types: dict[str, Any] = {
+        "round": arrow.int32(), "comparison": arrow.int32(), "clips": words,
+        "ranks": numbers, "shown": numbers, "incomparable": arrow.bool_(), "held_out": arrow.bool_(),
+        "seconds": arrow.float64(),
+        "answered_at": moment, "withdrawn_at": moment, "steps": arrow.int32(), "fps": arrow.float64(),
+        "labels": arrow.int32(),
+    }  # fmt: skip
+    types |= {name: arrow.float64() for name in ROUND_COLUMNS[3:]}
+
+    def write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+        fields = [arrow.field(name, types.get(name, arrow.string())) for name in columns]
+        parquet.write_table(arrow.Table.from_pylist(rows, arrow.schema(fields)), path)
+
+    def add(session: Session, experiment: Experiment, folder: Path) -> None:
+        answers, clips = preference_lines(session, experiment.id), clip_rows(session, experiment.id)
+        for row in answers:
+            for column in ("answered_at", "withdrawn_at"):
+                row[column] = datetime.fromisoformat(row[column]) if row[column] else None
+        write(folder / "preferences.parquet", PREFERENCE_COLUMNS, answers)
+        write(folder / "clips.parquet", CLIP_COLUMNS, clips)
+        write(folder / "rounds.parquet", ROUND_COLUMNS, round_rows(session, experiment.id))
+        about = {
+            "licence": licence,
+            "name": experiment.name,
+            "answers": len(answers),
+            "labelers": len({row["labeler"] for row in answers}),
+            "clips": len(clips),
+            "env_id": experiment.config["env_id"],
+            "instructions": experiment.config["labels"]["instructions"].strip().replace("\n", "\n> "),
+        }
+        (folder / "README.md").write_text(CARD.format(**about), encoding="utf-8")
+
+    return add
+
+
+PREFERENCE_COLUMNS = (
+    "id", "round", "comparison", "clips", "ranks", "incomparable", "shown", "held_out", "labeler",
+    "labeler_kind", "seconds", "answered_at", "withdrawn_at",
+)  # fmt: skip
+CLIP_COLUMNS = ("clip", "round", "steps", "fps", "npz", "npz_sha256", "mp4", "mp4_sha256")

@@ -1,0 +1,215 @@
+"""What the admin page is made of: timeline, charts, comparisons. Against a real server, on both databases."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from shared import rounds
+from shared.models import Round, StoredArtifact
+from shared.storage import MissingArtifact
+from tests import scenes
+from tests.admin_scene import PAST, live_through
+from tests.served import Served, reason
+
+
+def client(served: Served) -> httpx.Client:
+    return httpx.Client(base_url=served.url)
+
+
+def charts(served: Served) -> dict[str, dict[str, Any]]:
+    answer = served.admin.get("/api/admin/experiments/shapes/charts")
+    answer.raise_for_status()
+    return {one["id"]: one for one in answer.json()}
+
+
+def test_only_an_admin_may_look(served: Served) -> None:
+    paths = [
+        "/api/admin/experiments/shapes/charts", "/api/admin/experiments/shapes/rounds/1/comparisons",
+        "/api/admin/clips/1.mp4", "/api/admin/plotly.min.js",
+    ]  # fmt: skip
+    for path in paths:
+        assert reason(served.ann.get(path), 401) == "no_admin"
+        assert served.admin.get(path).status_code == 200
+    assert served.admin.get(paths[3]).headers["content-type"].startswith("text/javascript")
+    assert reason(served.admin.get("/api/admin/clips/99999.mp4"), 404) == "unknown"
+
+
+def test_the_charts_of_an_experiment_without_an_answer_are_empty(served: Served) -> None:
+    found = charts(served)
+    assert found["pace"]["rows"] == found["agreement"]["rows"] == found["answers"]["rows"] == []
+    assert found["returns"]["rows"] == [[1, None, None]]
+    assert all(one["warning"] is None for one in found.values())
+
+
+def test_the_charts_tell_what_was_answered_and_learned(served: Served) -> None:
+    scene = served.scene
+    given: list[list[int] | None] = [[0, 1], [0, 1], [0, 1], [1, 0], [0, 0], None]
+    for one, ranks in zip(scene.claims(served.ann)["comparisons"], given, strict=True):
+        scenes.put_answer(served.ann, one["id"], ranks).raise_for_status()
+    found = charts(served)
+    assert found["answers"]["columns"] == ["round", "left", "right", "tie", "incomparable"]
+    assert found["answers"]["rows"] == [[1, 3, 1, 1, 1]]
+    assert "3 of 4 decided answers (75%)" in found["answers"]["says"][0]
+    assert "probability 0.625" in found["answers"]["says"][0]  # 2 · (1 + 4) / 16
+    assert found["agreement"]["rows"] == [["ann", 6, 0, None, 0.75, pytest.approx(0.625)]]
+    assert sum(row[1] for row in found["pace"]["rows"]) == 6
+    assert "less than 1.5 s" in found["pace"]["says"][0]
+
+
+def test_each_figure_draws_its_table(served: Served) -> None:
+    with scenes.Scene(served.scene.settings, name="long", rounds=9) as scene:
+        scene.collect()
+        live_through(scene, lambda: client(served))
+    answer = served.admin.get("/api/admin/experiments/long/charts").json()
+    for chart in answer:
+        traces = chart["figure"]["data"]
+        assert [trace["name"] for trace in traces] == chart["drawn"]
+        for trace in traces:
+            column = chart["columns"].index(trace["name"])
+            assert list(trace["y"]) == [row[column] for row in chart["rows"]]
+            assert len(trace["x"]) == len(chart["rows"])
+    found = {one["id"]: one for one in answer}
+    assert found["returns"]["rows"][:4] == [[n, p, t] for n, (_, _, p, t) in enumerate(PAST, start=1)]
+    assert "In round 4 the predicted return rose (14.0 to 21.0)" in found["returns"]["warning"]
+    assert "correlation over the rounds is 0.69" in found["returns"]["says"][0]
+    assert found["reward_loss"]["rows"][0] == [1, pytest.approx(0.58), 0.66]
+    assert found["reward_accuracy"]["rows"][1][2] == 0.7
+    assert found["agent"]["rows"][1][2] == 0.2
+
+
+def test_two_labelers_of_the_same_comparisons_are_compared(served: Served) -> None:
+    labels = {"labels_per_comparison": 2}
+    with scenes.Scene(served.scene.settings, name="two", labels=labels) as scene:
+        scene.collect()
+        better: dict[int, int] = {}
+        for index, one in enumerate(scene.claims(served.ann)["comparisons"]):
+            clips = [clip["id"] for clip in one["clips"]]
+            better[one["id"]] = min(clips)
+            ranks = [int(clip != better[one["id"]]) for clip in clips]
+            scenes.put_answer(served.ann, one["id"], ranks if index else [0, 0]).raise_for_status()
+        for one in scene.claims(served.bob)["comparisons"]:
+            ranks = [int(clip["id"] != better[one["id"]]) for clip in one["clips"]]
+            scenes.put_answer(served.bob, one["id"], ranks).raise_for_status()
+    found = {one["id"]: one for one in served.admin.get("/api/admin/experiments/two/charts").json()}
+    chart = found["agreement"]
+    assert [(row[0], row[2], row[3]) for row in chart["rows"]] == [
+        ("ann", 6, pytest.approx(5 / 6)), ("bob", 6, pytest.approx(5 / 6)),
+    ]  # fmt: skip
+    assert "the same answer in 5 of 6 cases" in chart["says"][0]
+    assert "Krippendorff's alpha" in chart["says"][1]
+
+
+def test_the_comparisons_of_a_round_come_in_pages(served: Served) -> None:
+    scene = served.scene
+    one = scene.claims(served.ann, 1)["comparisons"][0]
+    scenes.put_answer(served.ann, one["id"], [0, 1]).raise_for_status()
+    path = "/api/admin/experiments/shapes/rounds/1/comparisons"
+    first = served.admin.get(f"{path}?limit=4").json()
+    assert (first["total"], first["next_after"]) == (6, 4)
+    rest = served.admin.get(f"{path}?limit=4&after=4").json()
+    assert rest["next_after"] is None
+    both = first["comparisons"] + rest["comparisons"]
+    assert [each["number"] for each in both] == [1, 2, 3, 4, 5, 6]
+    answered = next(each for each in both if each["id"] == one["id"])
+    (answer,) = answered["answers"]
+    assert (answer["labeler"], answer["said"], answer["seconds"]) == ("ann", "left", 1.5)
+    best = answered["clips"][answer["ranks"].index(0)]
+    assert best["id"] == one["clips"][0]["id"]
+    assert best["best"] is None
+    assert served.admin.get(best["url"]).content[4:8] == b"ftyp"
+    assert reason(served.admin.get(path.replace("rounds/1", "rounds/2")), 404) == "unknown"
+    assert reason(served.admin.get(f"{path}?limit=0"), 422) == "malformed"
+
+
+def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) -> None:
+    with scenes.Scene(served.scene.settings, name="long") as scene:
+        scene.collect()
+        live_through(scene, lambda: client(served), 1)
+        path = "/api/admin/experiments/long/rounds/1/comparisons"
+        for one in served.admin.get(path).json()["comparisons"]:
+            assert [clip["best"] for clip in one["clips"]] == [0.75, 0.25]
+            assert all(len(clip["rewards"]) == scenes.STEPS for clip in one["clips"])
+        assert "polyline" in served.admin.get("/admin/long/rounds/1").text
+        with scene.database.read() as session:
+            round_id = session.query(Round.id).filter(Round.experiment_id == scene.id, Round.number == 1)
+            key = session.query(StoredArtifact.key).filter_by(round_id=round_id.scalar()).all()
+        (told,) = [one for (one,) in key if one.endswith(".json")]
+        scene.store.delete(told)
+        with pytest.raises(MissingArtifact):
+            scene.store.get(told)
+        clips = served.admin.get(path).json()["comparisons"][0]["clips"]
+        assert [clip["best"] for clip in clips] == [None, None]
+
+
+def test_the_timeline_says_why_a_round_waits(served: Served) -> None:
+    scene = served.scene
+
+    def newest() -> dict[str, Any]:
+        report = served.admin.get("/api/admin/experiments/shapes").json()
+        span: dict[str, Any] = report["rounds"][-1]["timeline"][-1]
+        return span
+
+    assert newest()["says"] == "waits for 6 of 6 labels"
+    served.admin.post("/api/admin/experiments/shapes/pause")
+    assert newest()["says"] == "the experiment is paused; waits for 6 of 6 labels"
+    served.admin.post("/api/admin/experiments/shapes/resume")
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    assert newest()["says"] == "waits for a free reward trainer"
+    attempt_id = scene.claim()
+    assert newest()["says"] == "a worker has it and is getting ready"
+    scene.beat(attempt_id, 0.4)
+    assert newest()["says"] == "40% done"
+    with scene.database.write() as session:
+        rounds.fail(session, attempt_id, "Traceback\nValueError: no such thing", 3)
+    assert newest()["says"] == "waits for a free reward trainer, after try 1 ended: ValueError: no such thing"
+    attempt_id = scene.claim()
+    with scene.database.write() as session:
+        rounds.fail(session, attempt_id, "Traceback\nValueError: again", 3)
+    assert newest()["says"] == "tries again in 1 s, after try 2 ended: ValueError: again"
+    assert len(newest()["attempts"]) == 3
+
+
+def test_a_failed_and_retried_stage_stands_twice_in_the_timeline(served: Served) -> None:
+    scene = served.scene
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    attempt_id = scene.claim()
+    with scene.database.write() as session:
+        rounds.fail(session, attempt_id, "out of memory", 1)
+    spans = served.admin.get("/api/admin/experiments/shapes").json()["rounds"][0]["timeline"]
+    assert spans[-1]["says"] == "gave up training reward: out of memory; mend it, then retry"
+    retried = served.admin.post("/api/admin/experiments/shapes/retry").json()
+    spans = retried["rounds"][0]["timeline"]
+    stages = [one["stage"] for one in spans]
+    assert stages == ["collecting", "labeling", "training_reward", "failed", "training_reward"]
+    assert [len(one["attempts"]) for one in spans] == [1, 0, 1, 0, 1]
+    assert spans[2]["attempts"] == [attempt_id]
+    assert [one["event"] for one in retried["history"]] == ["created", "gave_up", "retried"]
+    assert retried["history"][-1]["actor"] == "admin"
+
+
+def test_presets_pages_and_errors_by_field(served: Served) -> None:
+    preset = served.admin.get("/api/admin/presets").json()["cartpole"]
+    assert preset["env_id"] == "CartPole-v1"
+    words = preset | {"name": "second", "rounds": "7"}  # as a form sends them
+    made = served.admin.post(
+        "/api/admin/experiments", json={"config": words, "origin": "the preset cartpole"}
+    )
+    assert made.json()["config"] == preset | {"name": "second", "rounds": 7}
+    assert made.json()["history"][0]["detail"] == {"origin": "the preset cartpole"}
+    listed = served.admin.get("/api/admin/experiments?limit=1").json()
+    assert [one["name"] for one in listed] == ["second"]
+    rest = served.admin.get("/api/admin/experiments?skip=1&limit=5").json()
+    assert [one["name"] for one in rest] == ["shapes"]
+    wrong = {"name": "Third!", "env_id": "CartPole-v1", "agent": {"gamma": 2, "minibatch_size": 10**6}}
+    answer = served.admin.post("/api/admin/experiments", json={"config": wrong})
+    assert reason(answer, 422) == "bad_config"
+    assert set(answer.json()["errors"]) == {"name", "agent.gamma"}
+    wrong = {"name": "third", "env_id": "CartPole-v1", "agent": {"minibatch_size": 10**6}}
+    (why,) = served.admin.post("/api/admin/experiments", json={"config": wrong}).json()["errors"].items()
+    assert why[0] == ""
+    assert "larger than a rollout" in why[1]

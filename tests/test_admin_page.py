@@ -1,0 +1,169 @@
+"""The admin pages in a real browser against a real server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from benchmarks.label_page import ARGS
+from shared.models import Experiment
+from tests import scenes
+from tests.admin_scene import live_through
+from tests.scenes import Scene
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as play:
+        launched = play.chromium.launch(executable_path=chromium, args=ARGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path, sqlite_template: Path) -> Iterator[Scene]:
+    path = tmp_path / "lockstep.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
+    labels = {"labels_per_comparison": 2, "comparisons_per_round": 12}
+    with Scene(settings, rounds=9, labels=labels) as one:
+        one.collect()
+        yield one
+
+
+@pytest.fixture
+def url(scene: Scene) -> Iterator[str]:
+    with scenes.serve(scene.settings) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(color_scheme="light")
+    opened, errors = context.new_page(), list[str]()
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def colour(page: Page, selector: str) -> Any:
+    return page.eval_on_selector(selector, "one => getComputedStyle(one).fill")
+
+
+def test_every_chart_is_drawn_and_has_its_table(scene: Scene, url: str, page: Page) -> None:
+    live_through(scene, lambda: httpx.Client(base_url=url))
+    page.goto(f"{url}/admin/shapes")
+    for chart in (
+        "returns",
+        "reward_loss",
+        "reward_accuracy",
+        "agent",
+        "pace",
+        "answers",
+        "agreement",
+        "seconds",
+    ):
+        article = page.locator(f"#chart-{chart}")
+        expect(article.locator(".main-svg").first).to_be_visible(timeout=20_000)
+        box, plot = article.bounding_box(), article.locator(".main-svg").first.bounding_box()
+        assert box
+        assert plot
+        assert plot["width"] <= box["width"]
+        article.locator("summary").click()
+        expect(article.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("#chart-returns .warning")).to_contain_text("In round 4 the predicted return rose")
+    expect(page.locator("#chart-returns tbody tr").nth(3)).to_have_text("42184")
+    expect(page.locator("#films .film")).to_have_count(4)
+    light = colour(page, "#chart-returns .xtick text")
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("#chart-returns .main-svg").first).to_be_visible()
+    page.wait_for_function(
+        "light => getComputedStyle(document.querySelector('#chart-returns .xtick text')).fill !== light",
+        arg=light,
+    )
+
+
+def test_the_timeline_keeps_what_was_opened_while_it_renews_itself(
+    scene: Scene, url: str, page: Page
+) -> None:
+    live_through(scene, lambda: httpx.Client(base_url=url), 1)
+    page.goto(f"{url}/admin/shapes")
+    expect(page.locator("#round-2")).to_have_attribute("open", "")
+    expect(page.locator("#round-2 .says")).to_have_text("waits for a free agent trainer")
+    page.locator("#round-1 > summary").click()
+    page.locator("#round-2 > summary").click()
+    attempt_id = scene.claim()
+    scene.beat(attempt_id, 0.4)
+    expect(page.locator("#round-2 .says")).to_have_text("40% done", timeout=10_000)
+    expect(page.locator("#round-1")).to_have_attribute("open", "")
+    expect(page.locator("#round-2")).not_to_have_attribute("open", "")
+
+
+def test_the_clips_of_a_comparison_play_together_beside_their_answers(
+    scene: Scene, url: str, page: Page
+) -> None:
+    live_through(scene, lambda: httpx.Client(base_url=url), 1)
+    page.goto(f"{url}/admin/shapes")
+    page.get_by_role("link", name="comparisons").last.click()
+    expect(page.locator(".comparison")).to_have_count(10)
+    first = page.locator(".comparison").first
+    expect(first.locator("tbody tr")).to_have_count(2)
+    expect(first.locator(".spark")).to_have_count(2)
+    expect(first.locator("figcaption").first).to_have_text("Clip 1 · 75 %")
+    first.locator("video").first.evaluate("video => video.play()")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.comparison:nth-of-type(1) video')].every(one => !one.paused)"
+    )
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator(".comparison")).to_have_count(2)
+
+
+def test_a_preset_becomes_an_experiment_once_its_errors_are_mended(
+    scene: Scene, url: str, page: Page
+) -> None:
+    page.goto(f"{url}/admin")
+    page.get_by_role("link", name="New experiment").click()
+    page.get_by_role("link", name="cartpole").click()
+    page.locator("[name=name]").fill("Mine!")
+    page.locator("[name='agent.gamma']").fill("2")
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("#problem")).to_contain_text("see the marked fields")
+    expect(page.locator("[id='name-error']")).to_contain_text("pattern")
+    expect(page.locator("[id='agent.gamma-error']")).to_contain_text("less than 1")
+    expect(page.locator("[aria-invalid]")).to_have_count(2)
+    expect(page.locator("[name=name]")).to_be_focused()
+    page.locator("[name=name]").fill("mine")
+    page.locator("[name='agent.gamma']").fill("0.9")
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("h1")).to_have_text("mine")
+    expect(page.get_by_text("the preset cartpole")).to_be_visible()
+    with scene.database.read() as session:
+        made = session.query(Experiment).filter_by(name="mine").one().config
+    assert made["agent"]["gamma"] == 0.9
+
+
+def test_an_experiment_is_copied_and_ended_only_when_asked_twice(scene: Scene, url: str, page: Page) -> None:
+    page.goto(f"{url}/admin/shapes")
+    page.get_by_role("link", name="Copy").click()
+    expect(page.locator("[name='labels.comparisons_per_round']")).to_have_value("12")
+    page.locator("[name=name]").fill("shapes")
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("#problem")).to_contain_text("already")
+    page.locator("[name=name]").fill("again")
+    page.get_by_role("button", name="Begin").click()
+    expect(page.locator("h1")).to_have_text("again")
+    expect(page.locator("#history")).to_contain_text("a copy of shapes")
+    with scene.database.read() as session:
+        first, second = (one.config for one in session.query(Experiment).order_by(Experiment.id))
+    assert second == first | {"name": "again"}
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Finish").click()
+    expect(page.locator(".heading .badge.running")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Finish").click()
+    expect(page.locator(".heading .badge.finished")).to_be_visible()
+    expect(page.locator("#history")).to_contain_text("finished")
