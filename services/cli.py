@@ -268,7 +268,7 @@ def export(
 
     settings = _settings(data_dir)
     database = Database(settings.database_url)
-    with database.read() as session:
+    with database.read(snapshot=True) as session:
         console.print(f"written: {write(session, settings.open_store(), name, folder)}", soft_wrap=True)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 from sqlalchemy import select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared import rounds
@@ -45,7 +45,8 @@ RETRY_MOST_S = 5.0  # between two tries to reach the database, at most
 # A worker that can't reach the database goes on training: when the database is back, it says whether the
 # lease still stands. After this many leases somebody else surely has the work.
 LEASES_WITHOUT_DATABASE = 20
-DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
+# InternalError: Postgres ended a transaction of ours that was idle for too long.
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 
 @dataclass

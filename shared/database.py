@@ -21,6 +21,18 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 READ_ONLY = "lockstep_read_only"
+# Postgres ends a transaction whose client says nothing for this long, so that a worker which is frozen or cut
+# off in the middle of one holds up nobody by its locks.
+IDLE_S = 5
+POSTGRES_CONNECTION = {
+    "connect_timeout": 10,
+    "options": f"-c idle_in_transaction_session_timeout={IDLE_S}s",
+    # A server that vanished without a word is noticed within half a minute, not after a quarter of an hour.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 class Database:
@@ -38,7 +50,7 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            options = {"pool_pre_ping": True, "connect_args": POSTGRES_CONNECTION}
             self.engine = create_engine(url, json_serializer=to_json, **options)
 
     @contextmanager
@@ -48,10 +60,16 @@ class Database:
             yield session
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a transaction that only reads: on SQLite it neither waits for writers nor holds them up."""
+    def read(self, snapshot: bool = False) -> Iterator[Session]:
+        """Open a transaction that only reads: on SQLite it neither waits for writers nor holds them up.
+
+        With `snapshot` everything is read as it was at one moment, and the reader may take its time.
+        """
         with self.engine.connect() as connection:
             connection.execution_options(**{READ_ONLY: True})
+            if snapshot and not self.is_sqlite:  # every transaction of SQLite reads as of one moment
+                connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             with Session(connection, autoflush=False, expire_on_commit=False) as session:
                 yield session
 

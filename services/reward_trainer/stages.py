@@ -11,10 +11,12 @@ from services.reward_trainer import reward_model
 from shared import config as configuration
 from shared.jobs import (
     Artifact,
+    Metrics,
     StageStopped,
     Store,
     TrainRewardJob,
     TrainRewardResult,
+    labels_sha256,
     put_artifact,
     seed_for,
 )
@@ -54,7 +56,9 @@ def train_reward(
         torch.tensor([label.held_out for label in job.labels]),
     )
     model = reward_model.RewardModel(data.observations.shape[-1], args)
-    metrics = reward_model.train(model, data, on_progress, should_stop)
+    # What was trained on goes into the record, so that it can be held against what was frozen.
+    metrics: Metrics = {"labels_sha256": labels_sha256(job.labels)}
+    metrics |= reward_model.train(model, data, on_progress, should_stop)
     if should_stop():
         raise StageStopped
     key, data_out = job.prefix + "reward_model.safetensors", weights.save_reward_model(model)
