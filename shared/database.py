@@ -6,6 +6,7 @@ commits; on Postgres the functions in `rounds.py` and `labels.py` lock the rows 
 """
 
 import json
+import logging
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+log = logging.getLogger(__name__)
+
+RECORDED = "recorded"  # event rows of a session that are to be logged
 READ_ONLY = "lockstep_read_only"
 # Postgres ends a transaction whose client says nothing for this long, so that a worker which is frozen or cut
 # off in the middle of one holds up nobody by its locks.
@@ -56,8 +60,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a transaction that is committed at the end of the block, or rolled back by an exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        with Session(self.engine, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for row in session.info.pop(RECORDED, []):
+                _log_event(row)
 
     @contextmanager
     def read(self, snapshot: bool = False) -> Iterator[Session]:
@@ -98,6 +105,15 @@ def migrate(url: str, revision: str = "head") -> None:
 def to_json(value: Any) -> str:
     """Write a JSON column. NaN and the infinities, which JSON and Postgres do not know, become null."""
     return json.dumps(_finite(value), allow_nan=False)
+
+
+def _log_event(row: Any) -> None:
+    """Log a row of the table of events, which is committed by now."""
+    names = {"experiment": row.experiment_id, "round": row.round_id, "attempt": row.attempt_id}
+    ids = {name: value for name, value in names.items() if value is not None}
+    change = {name: getattr(row, name) for name in ("event", "source", "target", "actor")}
+    place = ", ".join(f"{name} {value}" for name, value in ids.items())
+    log.info("%s: %s by %s", place, row.event, row.actor, extra=ids | change)
 
 
 def _finite(value: Any) -> Any:

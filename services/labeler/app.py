@@ -6,7 +6,18 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import inspect, text
 
-from services.labeler import admin, labelers, labeling, media, pages, problems, security, status, teaching
+from services.labeler import (
+    admin,
+    labelers,
+    labeling,
+    media,
+    metrics,
+    pages,
+    problems,
+    security,
+    status,
+    teaching,
+)
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
@@ -68,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, pages.error_page)
     for router in (
         health,
+        metrics.router,
         labelers.router,
         status.router,
         labeling.router,

@@ -1,7 +1,7 @@
 """`python -m tests.faults --faults 200 --seed 1`: break the running system, and see that it goes on.
 
-Real processes, a real Postgres, Redis and S3 server, a teacher that answers over HTTP. Faults strike at seeded
-moments of seeded stages. It ends with a table by kind of fault and one JSON object.
+Real processes, a real Postgres, Redis and S3 server, a teacher that answers over HTTP. Faults strike at
+seeded moments of seeded stages. It ends with a table by kind of fault and one JSON object.
 """
 
 import argparse

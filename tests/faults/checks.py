@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 from shared import labels, states
 from shared.jobs import labels_sha256
 from shared.models import (
-    Attempt, Clip, Comparison, Event, Experiment, Preference, Round, StoredArtifact,
+    Attempt,
+    Clip,
+    Comparison,
+    Event,
+    Experiment,
+    Preference,
+    Round,
+    StoredArtifact,
 )  # fmt: skip
 from shared.states import WORKER_STAGES, AttemptState, RoundState
 from shared.storage import Store, StoreError

@@ -46,6 +46,7 @@ class Struck:
     recovery_s: float | None = None  # until a claim, a beat, an answer or a transition, all parts being up
     moved_s: float | None = None  # until a stage ended
     problem: str = ""
+    slowdown: float = 1.0  # how long the machine took for a second of computing, measured when it was over
 
 
 @dataclass
@@ -183,7 +184,16 @@ def strike(plant: Plant, kind: Kind, draw: random.Random) -> Struck:
     if one.moved_s is None:
         one.problem = one.problem or "nothing moved on"
     one.survived = not one.problem and one.recovery_s is not None
+    one.slowdown = _slowdown()
     return one
+
+
+def _slowdown() -> float:
+    """Return the seconds that one second of computing takes: 1 on an idle machine."""
+    wall_s, cpu_s = time.perf_counter(), time.thread_time()
+    while time.thread_time() - cpu_s < 0.05:
+        pass
+    return (time.perf_counter() - wall_s) / 0.05
 
 
 def _strike(kind: Kind, plant: Plant, victim: Victim, draw: random.Random, errors: list[str]) -> None:

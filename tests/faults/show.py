@@ -29,7 +29,9 @@ def show(outcome: Outcome, console: Console) -> None:
             )
         elif one.recovery_s is not None and one.recovery_s > outcome.limit_s:
             console.print(
-                f"slow: {one.kind} in {one.stage}: {one.recovery_s:.1f} s", markup=False, soft_wrap=True
+                f"slow: {one.kind} in {one.stage}: {one.recovery_s:.1f} s, slowed down by {one.slowdown:.0f}",
+                markup=False,
+                soft_wrap=True,
             )
     for what, wrong in outcome.checks.items():
         console.print(f"{what}: {'yes' if not wrong else f'NO, {len(wrong)} times'}", markup=False)
@@ -49,6 +51,7 @@ def show(outcome: Outcome, console: Console) -> None:
         "recovery_median_s": round(statistics.median(times), 2) if times else None,
         "recovery_max_s": round(max(times), 2) if times else None,
         "recovery_limit_s": outcome.limit_s,
+        "machine_slowdown_median": round(statistics.median(one.slowdown for one in outcome.struck), 1),
         "within_limit": sum(time_s <= outcome.limit_s for time_s in times),
         "wrong": {what: len(wrong) for what, wrong in outcome.checks.items()},
         "left_out": len(outcome.left_out),
