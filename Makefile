@@ -24,7 +24,7 @@ test-slow: .venv/installed-dev ## run the long learning runs
 	@bash tests/setup_services.sh
 	$(BIN)/python -m pytest -m slow
 
-faults: .venv/installed-dev ## break the running system 200 times and see that nothing is lost; takes half an hour
+faults: .venv/installed-dev ## break the running system 200 times, see that nothing is lost; half an hour
 	@bash tests/setup_services.sh
 	$(BIN)/python -m tests.faults --faults 200 --seed 1
 
@@ -34,11 +34,7 @@ check: .venv/installed-dev ## check format, style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-compose-faults: .venv/installed-dev ## break the running system 200 times and see that nothing is lost; takes half an hour
-	@bash tests/setup_services.sh
-	$(BIN)/python -m tests.faults --faults 200 --seed 1
-
-check: .venv/installed-dev ## bring the full size up with Docker and try it; takes some minutes
+compose-check: .venv/installed-dev ## bring the full size up with Docker and try it; takes some minutes
 	$(BIN)/python -m tests.compose.check
 
 clean: ## remove .venv and caches; data/ and runs/ stay
