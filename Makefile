@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow check compose-check clean
+.PHONY: help run demo test test-slow faults check compose-check clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: .venv/installed-dev ## run the tests, real servers included, but not the l
 test-slow: .venv/installed-dev ## run the long learning runs
 	@bash tests/setup_services.sh
 	$(BIN)/python -m pytest -m slow
+
+faults: .venv/installed-dev ## break the running system 200 times, see that nothing is lost; half an hour
+	@bash tests/setup_services.sh
+	$(BIN)/python -m tests.faults --faults 200 --seed 1
 
 check: .venv/installed-dev ## check format, style, types and who imports whom
 	$(BIN)/ruff format --check .

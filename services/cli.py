@@ -63,6 +63,7 @@ def main() -> None:
     """Run the command line; errors that are meant for people come without a traceback."""
     from services.embedded import CannotStartError
     from services.sitting import Stopped
+    from shared.backup import BackupError
     from shared.export import ExportError
     from shared.storage import StoreError
 
@@ -72,7 +73,8 @@ def main() -> None:
         console.print("stopped before its end")
         raise SystemExit(130) from None
     except (
-        CannotStartError, ConfigError, SettingsError, client.Refused, ExportError, StoreError, ValueError
+        CannotStartError, ConfigError, SettingsError, client.Refused, BackupError, ExportError, StoreError,
+        ValueError,
     ) as error:  # fmt: skip
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
@@ -285,9 +287,40 @@ def export(
     settings = _settings(data_dir)
     add = dataset.adder(licence) if form == ExportForm.DATASET else nothing_more
     database = Database(settings.database_url)
-    with database.read() as session:
+    with database.read(snapshot=True) as session:
         written = write(session, settings.open_store(), name, folder, add=add)
     console.print(f"written: {written}", soft_wrap=True)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="A file that is not there yet.")], data_dir: DataDir = None
+) -> None:
+    """Write the whole database and every artifact into one file, while the system runs or not.
+
+    lockstep backup backups/monday.tar
+    """
+    from shared.backup import backup as write
+    from shared.database import Database
+
+    settings = _settings(data_dir)
+    written = write(Database(settings.database_url), settings.open_store(), file)
+    console.print(f"written: {file}, {_counts(written)}", soft_wrap=True)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `lockstep backup` wrote.")], data_dir: DataDir = None
+) -> None:
+    """Bring a backup into an empty database (SQLite or Postgres) and store, before anything else runs.
+
+    lockstep restore backups/monday.tar --data-dir data/restored
+    """
+    from shared.backup import restore as bring
+
+    settings = _settings(data_dir)
+    restored = bring(settings.database_url, settings.open_store(), file)
+    console.print(f"restored: {_counts(restored)}", soft_wrap=True)
 
 
 @app.command()
@@ -340,6 +373,10 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             values[key] = text
     return values
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in numbers.items())
 
 
 def _act(name: str, action: str, data_dir: Path | None, url: str | None) -> None:

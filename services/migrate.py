@@ -5,6 +5,7 @@ import time
 
 from sqlalchemy.exc import OperationalError
 
+from shared import logs
 from shared.database import migrate
 from shared.settings import load_settings
 from shared.storage import StoreError
@@ -18,7 +19,7 @@ PAUSE_S = 0.5  # between two tries
 def main() -> None:
     """Migrate and make the bucket; fails with the last error if a server stays away."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(settings)
     deadline = time.monotonic() + WAIT_S
     while True:
         try:

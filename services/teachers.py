@@ -112,12 +112,14 @@ class Lesson:
 
 def teach(
     lesson: Lesson,
-    on_answer: Callable[[int], None] = lambda given: None,
+    on_answer: Callable[[int, str], None] = lambda given, preference_id: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Answer until the experiment ends or the lesson's labels are spent; return how many were given.
 
-    A server that is away for a while is waited for: every answer is sent again under its own id until taken.
+    `on_answer` hears of each answer that was taken: how many there are now, and its id. A server that is away
+    for a while is waited for: every answer is sent again under its own id until
+    taken.
     httpx.HTTPStatusError if the server refuses the credential or does not know the experiment.
     """
     given = 0
@@ -136,10 +138,14 @@ def teach(
             a, b = (places[clip["id"]] for clip in comparison["clips"])
             ranks = answer(lesson.teacher, number, list(known.values()), a, b)
             body = {"comparison": comparison["id"], "ranks": ranks, "seconds": None}
-            if _send(client, "PUT", f"/api/preferences/{uuid.uuid4()}", lesson, body, refusable=True) is None:
+            preference_id = str(uuid.uuid4())
+            if (
+                _send(client, "PUT", f"/api/preferences/{preference_id}", lesson, body, refusable=True)
+                is None
+            ):
                 continue  # somebody else was faster: not an answer of ours
             given += 1
-            on_answer(given)
+            on_answer(given, preference_id)
             if lesson.most_labels is not None and given >= lesson.most_labels:
                 break
     return given

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from shared import logs
 from shared.settings import SettingsError, load_settings
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ async def _run(routes: Sequence[str], tls: ssl.SSLContext) -> None:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(settings)
     folder = settings.secrets_dir
     if folder is None:
         raise SettingsError("LOCKSTEP_SECRETS_DIR must name the folder of server.crt and server.key")

@@ -19,10 +19,10 @@ from typing import Any
 from celery import signals
 from celery.exceptions import SecurityWarning
 from sqlalchemy import select
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from shared import rounds
+from shared import logs, rounds
 from shared.alive import ALIVE_S, touch
 from shared.assignments import job_for
 from shared.broker import TASK, Broker
@@ -45,7 +45,8 @@ RETRY_MOST_S = 5.0  # between two tries to reach the database, at most
 # A worker that can't reach the database goes on training: when the database is back, it says whether the
 # lease still stands. After this many leases somebody else surely has the work.
 LEASES_WITHOUT_DATABASE = 20
-DATABASE_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
+# InternalError: Postgres ended a transaction of ours that was idle for too long.
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 
 
 @dataclass
@@ -83,7 +84,7 @@ def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
     Whatever else ends it (only a damaged entry in Redis is known to) ends the process after the attempt at
     hand, with a status that is not 0: whoever started it starts it again.
     """
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(settings)
     logging.getLogger("kombu").setLevel(logging.WARNING)
     # In a container the worker may well be root, and it unpickles nothing.
     warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -94,7 +95,8 @@ def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
     @worker.broker.app.task(name=TASK)
     def attempt(attempt_id: int) -> None:
         if not worker.leaving.is_set():
-            work(worker, int(attempt_id))
+            with logs.about(attempt=int(attempt_id)):
+                work(worker, int(attempt_id))
 
     def leave(**_: Any) -> None:
         worker.leaving.set()
@@ -153,6 +155,8 @@ def work(worker: Worker, attempt_id: int) -> None:
     try:
         with worker.database.read() as session:
             stage = session.get_one(Attempt, attempt_id).stage
+            round_ = session.get_one(Attempt, attempt_id).round
+            ids = {"experiment": round_.experiment_id, "round": round_.id}
             job = job_for(session, attempt_id, str(worker.settings.data_dir / "tensorboard"))
     except DATABASE_ERRORS as error:
         log.warning("attempt %s: the database went away: %s", attempt_id, _first_line(error))
@@ -162,7 +166,8 @@ def work(worker: Worker, attempt_id: int) -> None:
         _fail(worker, watch, str(error))
         return
     try:
-        supervise(worker, watch, str(stage), job)
+        with logs.about(**ids):
+            supervise(worker, watch, str(stage), job)
     except Exception as error:  # a fault of ours must not leave an attempt to its lease
         log.exception("attempt %s", attempt_id)
         _fail(worker, watch, f"the worker itself failed: {type(error).__name__}: {error}")

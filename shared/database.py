@@ -6,6 +6,7 @@ commits; on Postgres the functions in `rounds.py` and `labels.py` lock the rows 
 """
 
 import json
+import logging
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +21,22 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+log = logging.getLogger(__name__)
+
+RECORDED = "recorded"  # event rows of a session that are to be logged
 READ_ONLY = "lockstep_read_only"
+# Postgres ends a transaction whose client says nothing for this long, so that a worker which is frozen or cut
+# off in the middle of one holds up nobody by its locks.
+IDLE_S = 5
+POSTGRES_CONNECTION = {
+    "connect_timeout": 10,
+    "options": f"-c idle_in_transaction_session_timeout={IDLE_S}s",
+    # A server that vanished without a word is noticed within half a minute, not after a quarter of an hour.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 class Database:
@@ -38,20 +54,29 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+            options = {"pool_pre_ping": True, "connect_args": POSTGRES_CONNECTION}
             self.engine = create_engine(url, json_serializer=to_json, **options)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a transaction that is committed at the end of the block, or rolled back by an exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        with Session(self.engine, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for row in session.info.pop(RECORDED, []):
+                _log_event(row)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a transaction that only reads: on SQLite it neither waits for writers nor holds them up."""
+    def read(self, snapshot: bool = False) -> Iterator[Session]:
+        """Open a transaction that only reads: on SQLite it neither waits for writers nor holds them up.
+
+        With `snapshot` everything is read as it was at one moment, and the reader may take its time.
+        """
         with self.engine.connect() as connection:
             connection.execution_options(**{READ_ONLY: True})
+            if snapshot and not self.is_sqlite:  # every transaction of SQLite reads as of one moment
+                connection.execution_options(isolation_level="REPEATABLE READ")
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             with Session(connection, autoflush=False, expire_on_commit=False) as session:
                 yield session
 
@@ -80,6 +105,15 @@ def migrate(url: str, revision: str = "head") -> None:
 def to_json(value: Any) -> str:
     """Write a JSON column. NaN and the infinities, which JSON and Postgres do not know, become null."""
     return json.dumps(_finite(value), allow_nan=False)
+
+
+def _log_event(row: Any) -> None:
+    """Log a row of the table of events, which is committed by now."""
+    names = {"experiment": row.experiment_id, "round": row.round_id, "attempt": row.attempt_id}
+    ids = {name: value for name, value in names.items() if value is not None}
+    change = {name: getattr(row, name) for name in ("event", "source", "target", "actor")}
+    place = ", ".join(f"{name} {value}" for name, value in ids.items())
+    log.info("%s: %s by %s", place, row.event, row.actor, extra=ids | change)
 
 
 def _finite(value: Any) -> Any:

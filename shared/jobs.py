@@ -8,6 +8,7 @@ trainer process can neither change the state of a round nor read what it should 
 """
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -175,6 +176,16 @@ def job_from_json(stage: str, data: dict[str, Any]) -> Job:
 def result_from_json(stage: str, data: dict[str, Any]) -> Result:
     """Return the result of `stage`; a pydantic ValidationError if `data` is not one."""
     return TypeAdapter(RESULTS[stage]).validate_python(data)
+
+
+def labels_sha256(labels: list[LabelRecord]) -> str:
+    """Return the sum of what a reward model was trained on: clips, ranks, who said so and when."""
+    digest = hashlib.sha256()
+    for label in labels:
+        clips = [clip.sha256 for clip in label.clips]
+        line = [label.round_number, label.labeler, clips, label.ranks, label.held_out]
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def seed_for(*parts: object) -> int:

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
         "holding its value; variables and .env win over it",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how: lines for people, or one JSON object a line, with ids, for programs"
+    )
     admin_token: SecretStr | None = Field(
         None,
         description="opens the admin pages and commands; empty: made at the first start, on loopback only",

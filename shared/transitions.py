@@ -12,7 +12,7 @@ from sqlalchemy import CursorResult, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from shared import states
-from shared.database import now
+from shared.database import RECORDED, now
 from shared.models import Attempt, Event, Experiment, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 
@@ -194,3 +194,4 @@ def record(
     row.actor = actor[:120]  # the column's width
     row.round_id, row.attempt_id, row.at, row.detail = round_id, attempt_id, now(session), detail
     session.add(row)
+    session.info.setdefault(RECORDED, []).append(row)  # logged once it is committed

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -152,32 +153,46 @@ def play(
         time.sleep(0.02)
 
 
+@dataclass
+class Cable:
+    """A port that forwards to another; `cut` closes what goes through it, `stalled` holds it back."""
+
+    port: int
+    cut: threading.Event = field(default_factory=threading.Event)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+
 @contextmanager
-def cable(port: int) -> Iterator[tuple[int, threading.Event]]:
-    """Forward a port of one's own to `port`; while the event is set nothing gets through."""
-    cut, over = threading.Event(), threading.Event()
+def cable(port: int) -> Iterator[Cable]:
+    """Forward a port of one's own to `port` of this machine."""
     listening = socket.create_server(("127.0.0.1", 0))
-    own_port = listening.getsockname()[1]
+    made = Cable(listening.getsockname()[1])
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while not cut.is_set() and (data := await asyncio.wait_for(reader.read(65536), 600)):
+            while not made.cut.is_set() and (data := await reader.read(65536)):
+                while made.stalled.is_set() and not made.cut.is_set():
+                    await asyncio.sleep(0.02)
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if cut.is_set():
+        try:
+            if made.cut.is_set():
+                raise ConnectionRefusedError
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:  # nobody listens there just now
             writer.close()
             return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         jobs = [
             asyncio.create_task(carry(reader, far_writer)),
             asyncio.create_task(carry(far_reader, writer)),
         ]
         while not all(job.done() for job in jobs):
             await asyncio.sleep(0.02)
-            if cut.is_set():
+            if made.cut.is_set():
                 for end in (writer, far_writer):
                     end.close()
                 for job in jobs:
@@ -187,15 +202,15 @@ def cable(port: int) -> Iterator[tuple[int, threading.Event]]:
     async def serve() -> None:
         server = await asyncio.start_server(connect, sock=listening)
         async with server:
-            while not over.is_set():
+            while not made.over.is_set():
                 await asyncio.sleep(0.02)
-            cut.set()
+            made.cut.set()
             await asyncio.sleep(0.1)
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        yield own_port, cut
+        yield made
     finally:
-        over.set()
+        made.over.set()
         thread.join(10)

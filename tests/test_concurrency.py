@@ -1,6 +1,7 @@
 """Many at once: whoever is first wins, nobody wins twice, nothing gets lost, and nobody waits in a circle."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,15 +9,17 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from services import worker_loop
 from shared import labels, rounds
-from shared.database import Database
+from shared.database import IDLE_S, Database
 from shared.labels import LabelError
-from shared.models import Comparison, Lease, Preference, StoredArtifact
+from shared.models import Attempt, Comparison, Lease, Preference, StoredArtifact
 from shared.states import AttemptState, ExperimentState, RoundState
-from shared.transitions import StaleState
+from shared.transitions import StaleState, lock_round
 from tests import core
+from tests.conftest import fresh_postgres
 
 REPEATS = 8  # a race has two orders; a few turns see both
 
@@ -47,6 +50,29 @@ def end(database: Database, experiment_id: int, rival: str) -> bool:
     with database.write() as session:
         (rounds.abandon if rival == "abandon" else rounds.finish)(session, experiment_id, "op", "enough")
     return True
+
+
+def test_a_transaction_that_falls_silent_holds_up_nobody_for_long(
+    postgres_url: str, postgres_template: str
+) -> None:
+    """A worker frozen in the middle of one: its locks go, and when it is back it has written nothing."""
+    with fresh_postgres(postgres_url, postgres_template) as url:
+        database = Database(url)
+        experiment_id, attempt_id = core.create(database)
+        core.claim(database, attempt_id)
+        round_id = core.newest_round(database, experiment_id).id
+        frozen = database.write()
+        session = frozen.__enter__()
+        session.execute(update(Attempt).where(Attempt.id == attempt_id).values(progress=0.7))
+        lock_round(session, round_id)
+        began = time.monotonic()
+        core.run_out_of_time(database, attempt_id)
+        assert core.sweep(database, round_id).expired == [attempt_id]
+        assert time.monotonic() - began < IDLE_S + 5
+        with pytest.raises(worker_loop.DATABASE_ERRORS):
+            frozen.__exit__(None, None, None)
+        assert core.attempt(database, attempt_id).progress == 0.0
+        database.close()
 
 
 def test_of_eight_workers_exactly_one_gets_an_attempt(database: Database) -> None:

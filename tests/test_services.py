@@ -101,7 +101,8 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     def answers() -> None:
         raise OSError("nobody there")
 
-    broken = services.running([services.find("redis-server"), "--port", "none"], tmp_path, answers)
+    command = [services.find("redis-server"), "--port", "none"]
+    broken = services.running(services.Launch(command, tmp_path, answers))
     with pytest.raises(RuntimeError, match=r"argument couldn.t be parsed|Invalid port"), broken:
         pass
 

@@ -237,20 +237,20 @@ def test_training_goes_on_while_the_database_is_away(
     with fresh_postgres(postgres_url, postgres_template) as url, ExitStack() as stack:
         one = stack.enter_context(system(tmp_path / "direct", url))
         port = int(url.rpartition("/")[0].rpartition(":")[2])
-        own_port, cut = stack.enter_context(parts.cable(port))
-        far = stack.enter_context(system(tmp_path / "far", url.replace(f":{port}/", f":{own_port}/")))
+        cable = stack.enter_context(parts.cable(port))
+        far = stack.enter_context(system(tmp_path / "far", url.replace(f":{port}/", f":{cable.port}/")))
         experiment_id, hints = parts.create(one.database, odd("slow:30"))
         with worker_of(far) as worker, working(worker, hints[0].attempt_id):
             until(progressing(one, experiment_id))
-            cut.set()
+            cable.cut.set()
             time.sleep(0.7)
-            cut.clear()
+            cable.cut.clear()
             seen = attempts(one.database, experiment_id)[-1].progress
             until(lambda: attempts(one.database, experiment_id)[-1].progress > seen)
-            cut.set()  # until after the stage's end
+            cable.cut.set()  # until after the stage's end
             time.sleep(2.0)
             assert attempts(one.database, experiment_id)[-1].state == AttemptState.RUNNING
-            cut.clear()
+            cable.cut.clear()
         assert [attempt.state for attempt in attempts(one.database, experiment_id)] == ["succeeded"]
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import and_, exists, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared import rounds
+from shared import logs, rounds
 from shared.alive import touch
 from shared.broker import Broker
 from shared.database import Database, now
@@ -36,7 +36,7 @@ SLOW_SWEEP_S = 5.0  # all live rounds are swept this often, even if the quick lo
 def main() -> None:
     """Coordinate until SIGTERM or SIGINT."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(settings)
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())
@@ -94,23 +94,28 @@ def due(session: Session) -> list[int]:
 def sweep(database: Database, broker: Broker, max_attempts: int, round_ids: list[int]) -> None:
     """Repair each of the rounds in a transaction of its own; one that fails does not hold up the others."""
     for round_id in round_ids:
-        try:
-            with database.write() as session:
-                swept = rounds.sweep(session, round_id, max_attempts)
-        except StaleState as stale:  # somebody was faster
-            log.info("round %s: %s", round_id, stale)
-            continue
-        except SQLAlchemyError as error:
-            if getattr(error, "connection_invalidated", False):
-                raise
-            log.exception("round %s could not be swept", round_id)
-            continue
-        except Exception:
-            log.exception("round %s could not be swept", round_id)
-            continue
-        for attempt_id in swept.expired:
-            log.warning("attempt %s: its worker fell silent", attempt_id)
-        broker.send(swept.hints)
+        with logs.about(round=round_id):
+            _sweep_one(database, broker, max_attempts, round_id)
+
+
+def _sweep_one(database: Database, broker: Broker, max_attempts: int, round_id: int) -> None:
+    try:
+        with database.write() as session:
+            swept = rounds.sweep(session, round_id, max_attempts)
+    except StaleState as stale:  # somebody was faster
+        log.info("round %s: %s", round_id, stale)
+        return
+    except SQLAlchemyError as error:
+        if getattr(error, "connection_invalidated", False):
+            raise
+        log.exception("round %s could not be swept", round_id)
+        return
+    except Exception:
+        log.exception("round %s could not be swept", round_id)
+        return
+    for attempt_id in swept.expired:
+        log.warning("attempt %s: its worker fell silent", attempt_id, extra={"attempt": attempt_id})
+    broker.send(swept.hints)
 
 
 def _look_again_and_again(

@@ -1,6 +1,5 @@
 """`python -m services.labeler`: serve pages and API until told to stop."""
 
-import logging
 import socket
 
 import uvicorn
@@ -8,6 +7,7 @@ from fastapi import FastAPI
 
 from services.labeler.app import create_app
 from services.labeler.live import Live
+from shared import logs
 from shared.settings import Settings, load_settings
 
 STOP_S = 3  # requests under way get this long to end
@@ -30,6 +30,7 @@ def configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
+        log_config=None,  # its lines go the way of ours
         log_level=settings.log_level.lower(),
         access_log=settings.log_level == "DEBUG",
         server_header=False,
@@ -40,7 +41,7 @@ def configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     settings = load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.set_up(settings)
     app = create_app(settings)
     server = Server(configure(app, settings))
     server.live = app.state.context.live

@@ -13,6 +13,7 @@ from services.labeler import (
     labelers,
     labeling,
     media,
+    metrics,
     pages,
     problems,
     security,
@@ -80,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, pages.error_page)
     for router in (
         health,
+        metrics.router,
         labelers.router,
         status.router,
         labeling.router,

@@ -14,10 +14,12 @@ from services.reward_trainer import reward_model
 from shared import config as configuration
 from shared.jobs import (
     Artifact,
+    Metrics,
     StageStopped,
     Store,
     TrainRewardJob,
     TrainRewardResult,
+    labels_sha256,
     put_artifact,
     seed_for,
 )
@@ -71,10 +73,12 @@ def train_reward(
             on_progress(fraction, metrics)
             log(fraction, metrics)
 
-        metrics = reward_model.train(model, data, tell, should_stop)
+        learned = reward_model.train(model, data, tell, should_stop)
         if should_stop():
             raise StageStopped
-        log(1.0, metrics)
+        log(1.0, learned)
+    # What was trained on goes into the record, so that it can be held against what was frozen.
+    metrics: Metrics = {"labels_sha256": labels_sha256(job.labels), **learned}
     key, data_out = job.prefix + "reward_model.safetensors", weights.save_reward_model(model)
     told = predictions(model, data, job)
     return TrainRewardResult(
