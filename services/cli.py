@@ -1,12 +1,11 @@
 """The `lockstep` command. Each command's help says what it does, with an example to copy."""
 
 import runpy
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
@@ -97,7 +96,7 @@ def run(
     from services import sitting
 
     settings = _settings(data_dir, port)
-    wanted = configuration.load(config, parse_overrides(overrides))
+    wanted = configuration.load(config, configuration.parse_overrides(overrides))
     try:
         sitting.run(settings, wanted, console, browser and sitting.can_show_a_page())
     except sitting.Stopped:  # the ordinary end, so the status is 0
@@ -121,12 +120,12 @@ def demo(
     """
     from services import sitting
 
-    changes = parse_overrides(overrides)
+    changes = configuration.parse_overrides(overrides)
     if seed is not None:
         changes["seed"] = seed
     wanted = configuration.load(config, changes)
     settings = _settings(data_dir, port)
-    settings = _settings(_fresh_folder(settings.data_dir), port)
+    settings = _settings(sitting.fresh_folder(settings.data_dir), port)
     console.print(f"everything of this run is in {settings.data_dir}", soft_wrap=True)
     answering = teachers.Teacher(kind=teacher, seed=wanted.seed)
     raise typer.Exit(sitting.demo(settings, wanted, answering, console))
@@ -170,7 +169,7 @@ def create(
 
     lockstep create configs/cartpole.toml --set name=second --set seed=2
     """
-    wanted = configuration.load(config, parse_overrides(overrides))
+    wanted = configuration.load(config, configuration.parse_overrides(overrides))
     with _admin(data_dir, url) as api:
         api.call("POST", "/experiments", {"config": wanted.model_dump(mode="json")})
         console.print(f"created {wanted.name}: label at {api.url}/label/{wanted.name}", soft_wrap=True)
@@ -361,20 +360,6 @@ def worker(kind: Annotated[WorkerKind, typer.Argument(help="Whose stages it serv
     runpy.run_module(f"services.{kind.value}_trainer.worker", run_name="__main__")
 
 
-def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
-    """Turn `agent.gamma=0.9` and the like into keys and values; the values are read as TOML, else as text."""
-    values: dict[str, Any] = {}
-    for pair in pairs or []:
-        key, equals, text = pair.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"--set {pair}: write it as key=value, for instance --set agent.gamma=0.9")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    return values
-
-
 def _counts(numbers: dict[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in numbers.items())
 
@@ -396,22 +381,6 @@ def _admin(data_dir: Path | None, url: str | None) -> Iterator[client.Admin]:
 def _settings(data_dir: Path | None = None, port: int | None = None) -> Settings:
     given = {"data_dir": data_dir, "port": port}
     return load_settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def _fresh_folder(parent: Path) -> Path:
-    number = 1
-    while True:
-        folder = parent / f"demo-{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make {folder} ({error.strerror}): name another with --data-dir"
-            ) from None
-        else:
-            return folder
 
 
 if __name__ == "__main__":

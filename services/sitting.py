@@ -18,7 +18,7 @@ from rich.live import Live
 from services import embedded, show, teachers
 from services.client import Admin, Refused
 from services.embedded import System
-from shared.config import ExperimentConfig
+from shared.config import ConfigError, ExperimentConfig
 from shared.settings import Settings
 
 LOOK_S = 0.25  # between two looks at the system
@@ -120,6 +120,23 @@ def can_show_a_page() -> bool:
     """Return whether a browser would be of any use here."""
     screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(screen) and sys.stdout.isatty()
+
+
+def fresh_folder(parent: Path) -> Path:
+    """Make and return the first folder `demo-N` that is not there yet."""
+    number = 1
+    while True:
+        folder = parent / f"demo-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {folder} ({error.strerror}): name another with --data-dir"
+            ) from None
+        else:
+            return folder
 
 
 @contextmanager

@@ -200,6 +200,20 @@ def presets(folder: Path = Path("configs")) -> dict[str, ExperimentConfig]:
     return {path.stem: load(path) for path in sorted(folder.glob("*.toml"))}
 
 
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """Turn `agent.gamma=0.9` and the like into keys and values; the values are read as TOML, else as text."""
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--set {pair}: write it as key=value, for instance --set agent.gamma=0.9")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    return values
+
+
 def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:
     if kind != "extra_forbidden":
         return message

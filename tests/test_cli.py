@@ -16,7 +16,7 @@ import pytest
 
 from services import cli
 from services.client import Admin
-from shared.config import ConfigError
+from shared.config import ConfigError, parse_overrides
 from shared.settings import load_settings, secrets
 
 from .parts import environment, until
@@ -195,10 +195,10 @@ def test_every_command_says_what_it_does_with_an_example() -> None:
 
 
 def test_overrides_are_read_as_toml() -> None:
-    given = cli.parse_overrides(["a=1", "b=0.5", "c=true", "d=text", 'e="1"', "f=[1, 2]"])
+    given = parse_overrides(["a=1", "b=0.5", "c=true", "d=text", 'e="1"', "f=[1, 2]"])
     assert given == {"a": 1, "b": 0.5, "c": True, "d": "text", "e": "1", "f": [1, 2]}
     with pytest.raises(ConfigError, match="key=value"):
-        cli.parse_overrides(["=1"])
+        parse_overrides(["=1"])
 
 
 def test_a_part_that_dies_is_started_again(tmp_path: Path) -> None:
