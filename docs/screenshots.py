@@ -7,14 +7,14 @@ import io
 import tempfile
 from pathlib import Path
 
-import httpx
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.label_page import ARGS
+from benchmarks.whole_run import demo
 from shared.database import migrate
+from shared.settings import load_settings
 from tests import scenes, services
-from tests.admin_scene import live_through
 
 HERE = Path(__file__).parent
 COLOURS = 64  # the page has few: a palette makes the file a third of the size
@@ -22,37 +22,44 @@ COLOURS = 64  # the page has few: a palette makes the file a third of the size
 
 def main() -> None:
     """Write the pictures."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        settings = scenes.settings_for(path, f"sqlite:///{path / 'x.db'}", port=0, log_level="WARNING")
-        migrate(settings.database_url)
-        labels = {"comparisons_per_round": 20, "instructions": "Which cart balances its pole better?"}
-        scene = scenes.Scene(settings, "cart_pole", "cartpole", labels=labels)
-        scene.collect()
-        with scenes.serve(settings) as url, sync_playwright() as play:
-            browser = play.chromium.launch(
-                executable_path=services.find("chromium", "google-chrome"), args=ARGS
-            )
-            page = browser.new_page(viewport={"width": 1120, "height": 640})
-            page.goto(f"{url}/label/cartpole")
-            for _ in range(7):
-                page.wait_for_selector(".pair.current.ready")
-                page.wait_for_timeout(150)
-                page.keyboard.press("ArrowLeft")
-            page.wait_for_timeout(1800)  # the word about the last answer is gone, the clips run
-            save(page.screenshot(), HERE / "label.png")
-            later = scenes.Scene(settings, "cart_pole", "pole", rounds=6, labels={"labels_per_comparison": 2})
-            later.collect()
-            live_through(later, lambda: httpx.Client(base_url=url))
-            later.collect()
-            page = browser.new_page(viewport={"width": 1120, "height": 1290})
-            page.goto(f"{url}/admin/pole")
-            page.wait_for_selector("#chart-seconds .main-svg", timeout=60_000)
-            page.wait_for_timeout(2500)
-            save(page.screenshot(), HERE / "admin.png")
-            later.close()
-            browser.close()
-        scene.close()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=services.find("chromium", "google-chrome"), args=ARGS)
+        label_page(Path(folder) / "label", browser)
+        admin_page(Path(folder) / "admin", browser)
+        browser.close()
+
+
+def label_page(folder: Path, browser: Browser) -> None:
+    """Label seven pairs of real clips and take the picture of the eighth."""
+    settings = scenes.settings_for(folder, f"sqlite:///{folder / 'x.db'}", port=0, log_level="WARNING")
+    migrate(settings.database_url)
+    labels = {"comparisons_per_round": 20, "instructions": "Which cart balances its pole better?"}
+    scene = scenes.Scene(settings, "cart_pole", "cartpole", labels=labels)
+    scene.collect()
+    with scenes.serve(settings) as url:
+        page = browser.new_page(viewport={"width": 1120, "height": 640})
+        page.goto(f"{url}/label/cartpole")
+        for _ in range(7):
+            page.wait_for_selector(".pair.current.ready")
+            page.wait_for_timeout(150)
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(1800)  # the word about the last answer is gone, the clips run
+        save(page.screenshot(), HERE / "label.png")
+    scene.close()
+
+
+def admin_page(folder: Path, browser: Browser) -> None:
+    """Run the demo to its end and take the picture of its page."""
+    database, _, _ = demo(folder, seed=2, overrides=())
+    database.close()
+    data = folder / "demo-1"
+    settings = load_settings(data_dir=data, port=0, log_level="WARNING")
+    with scenes.serve(settings) as url:
+        page = browser.new_page(viewport={"width": 1120, "height": 1290})
+        page.goto(f"{url}/admin/cartpole")
+        page.wait_for_selector("#chart-seconds .main-svg", timeout=60_000)
+        page.wait_for_timeout(2500)
+        save(page.screenshot(), HERE / "admin.png")
 
 
 def save(png: bytes, path: Path) -> None:
