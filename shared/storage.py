@@ -42,6 +42,10 @@ class DamagedArtifact(StoreError):
     """What lies under the key is not what was stored."""
 
 
+class StoreAway(StoreError):
+    """The store does not answer, or is in trouble itself: the same may well work in a while."""
+
+
 class StoreFull(StoreError):
     """No room is left; nothing was written."""
 

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from shared.storage import (
     CHUNK,
     MissingArtifact,
+    StoreAway,
     StoreError,
     check_key,
     check_prefix,
@@ -128,9 +129,11 @@ def _s3_errors(key: str) -> Iterator[None]:
             raise missing(key) from None
         if code in FULL_CODES or _status(error) == 507:
             raise full(key) from error
+        if _status(error) >= 500:
+            raise StoreAway(f"the S3 store is in trouble with {key}: {error}; look at its log") from error
         raise StoreError(f"the S3 store refused {key}: {error}; check its address, key and secret") from error
     except (BotoCoreError, HTTPClientError) as error:
-        raise StoreError(f"the S3 store does not answer for {key}: {error}; is it running?") from error
+        raise StoreAway(f"the S3 store does not answer for {key}: {error}; is it running?") from error
 
 
 def _status(error: ClientError) -> int:

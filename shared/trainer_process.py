@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.jobs import Job, Metrics, Result, StageStopped, job_from_json, to_json
+from shared.jobs import Job, Metrics, Result, StageStopped, Store, job_from_json, to_json
+from shared.patience import PatientStore
 from shared.settings import load_settings
-from shared.storage import Store
 
 REPORT_S = 0.1  # between two reports of progress, at least; the first of a job goes out at once
 
@@ -83,7 +83,7 @@ def serve(stages: dict[str, Stage], hello: Metrics, prepare: Callable[[int], Non
     _die_with_parent()
     os.dup2(2, 1)  # what libraries print belongs to the log
     link = Link(int(sys.argv[1]), int(sys.argv[2]))
-    store = load_settings().open_store()
+    store = PatientStore(load_settings().open_store, link.stop.is_set)
     link.report("hello", trainer_pid=os.getpid(), **hello)
     while True:
         order = link.orders.get()

@@ -16,6 +16,7 @@ from shared.jobs import CollectJob
 from shared.settings import Settings, load_settings
 from shared.supervision import Report, TrainerProcess
 
+from . import services
 from .parts import until
 
 
@@ -86,6 +87,25 @@ def test_a_stop_ends_the_job_and_not_the_process(settings: Settings) -> None:
         assert reports(process, "stopped")[-1].values["attempt"] == 1
         process.begin("collecting", job("slow:2", attempt_id=2))
         assert reports(process, "result")[-1].values["attempt"] == 2
+
+
+def test_a_store_that_is_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From before the process started: nothing fails, and a request to stop is heard meanwhile."""
+    with services.folder_of("s3") as folder:
+        launch, account = services.s3_in(folder)
+        monkeypatch.setenv("LOCKSTEP_S3_ENDPOINT", account.endpoint)
+        keys = {"s3_access_key": account.access_key, "s3_secret_key": account.secret_key}
+        settings = load_settings(data_dir=tmp_path, store_url="s3://waited/for", **keys)
+        with trainer(settings) as process:
+            process.begin("collecting", job("work", 1))
+            until(lambda: any("waiting for the store" in line for line in process.tail))
+            process.ask_to_stop()
+            assert reports(process, "stopped")
+            process.begin("collecting", job("work", 2))
+            until(lambda: sum("waiting for the store" in line for line in process.tail) > 5)
+            with services.running(launch):
+                heard = reports(process, "result")
+        assert not [report for report in heard if report.kind in ("error", "gone")]
 
 
 def test_a_killed_process_is_reported_with_its_last_lines(settings: Settings) -> None:
