@@ -145,8 +145,13 @@ def shift_clock(plant: Plant, victim: Victim, draw: random.Random) -> None:
 
 
 def fill_s3(plant: Plant, victim: Victim, draw: random.Random) -> None:
-    """Fill the S3 server's disk to the last byte for a while."""
+    """Fill the S3 server's disk to the last byte for a while.
+
+    It is started again when there is room: SeaweedFS takes nothing more until then, once a write has failed.
+    """
     _fill(plant, "s3", draw)
+    plant.servers["s3"].kill()
+    plant.servers["s3"].start()
 
 
 def fill_postgres(plant: Plant, victim: Victim, draw: random.Random) -> None:
