@@ -50,9 +50,11 @@ def test_redis_answers_and_keeps_what_it_is_told(redis_url: str) -> None:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
+# A shell that starts the tests in the background has them ignore SIGINT, which children inherit.
 START = """
-import sys, time
+import signal, sys, time
 from tests import services
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with services.{server}() as it:
     print("up", flush=True)
     time.sleep(60)
