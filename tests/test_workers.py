@@ -72,7 +72,8 @@ def undisturbed(
         assert all(attempt.first_step_at for attempt in tried)
         assert all(attempt.worker and attempt.worker["device"] == "cpu" for attempt in tried)
         found = parts.sums(one.database)
-    assert set(found) == {(number, kind) for number in (1, 2) for kind in ("agent", "reward_model", "video")}
+    kinds = ("agent", "reward_model", "predictions", "video")
+    assert set(found) == {(number, kind) for number in (1, 2) for kind in kinds}
     return found
 
 
