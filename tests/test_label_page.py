@@ -87,7 +87,8 @@ def press(page: Page, key: str) -> None:
 
 
 def clip_ids(page: Page) -> list[str]:
-    """Tell which pair is on show by its files."""
+    """Tell which pair is on show by its files, once it has them."""
+    page.wait_for_selector(".pair.current.ready")
     return list(page.eval_on_selector_all(".pair.current video", "videos => videos.map(one => one.src)"))
 
 
