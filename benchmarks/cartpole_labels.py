@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.learning import label_split, seeds_of, value_of, wilson
+from benchmarks.learning import label_split, seeds_of, wilson
 from services import embedded, sitting, teachers
 from services.client import Refused
 from services.embedded import System
@@ -39,10 +39,7 @@ KEEP_S = 0.25  # between two looks after the parts of the system
 
 def configurations(args: argparse.Namespace) -> Iterator[ExperimentConfig]:
     """Yield the configuration of each seed: that of the file, with the labels shared out over its rounds."""
-    overrides: dict[str, Any] = {}
-    for item in args.set:
-        key, _, value = item.partition("=")
-        overrides[key] = value_of(value)
+    overrides = configuration.parse_overrides(args.set)
     rounds = overrides.get("rounds", configuration.load(args.config).rounds)
     overrides |= {f"labels.{key}": value for key, value in label_split(args.labels, rounds).items()}
     overrides |= {"evaluation.episodes": 100, "evaluation.stop_when_solved": False}

@@ -110,14 +110,6 @@ def seeds_of(text: str) -> list[int]:
     return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
 
 
-def value_of(text: str) -> Any:
-    """Read a value as JSON, or take it as it stands."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -129,7 +121,7 @@ def main() -> None:
     parser.add_argument("--teacher", choices=KINDS, default="oracle", help="who answers")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
-    overrides = {key: value_of(value) for key, _, value in (item.partition("=") for item in args.set)}
+    overrides = configuration.parse_overrides(args.set)
     if args.labels:
         split = label_split(args.labels, overrides.get("rounds", configuration.load(args.config).rounds))
         overrides = {f"labels.{key}": value for key, value in split.items()} | overrides

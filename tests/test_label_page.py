@@ -25,9 +25,8 @@ from tests.scenes import Scene
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as play:
-        launched = play.chromium.launch(executable_path=chromium, args=ARGS)
-        yield launched
-        launched.close()
+        with play.chromium.launch(executable_path=chromium, args=ARGS) as launched:
+            yield launched
 
 
 @dataclass
