@@ -24,9 +24,8 @@ from tests.scenes import Scene
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as play:
-        with play.chromium.launch(executable_path=chromium, args=ARGS) as launched:
-            yield launched
+    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=ARGS) as launched:
+        yield launched
 
 
 @dataclass
