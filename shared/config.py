@@ -91,6 +91,11 @@ class RewardModelConfig(Section):
     pessimism: float = Field(
         0.0, ge=0, description="how many of the ensemble's deviations are taken off its mean reward"
     )
+    restart: bool = Field(True, description="begin every round with a fresh ensemble, not the last round's")
+    batch_size: int | None = Field(
+        None, ge=1, description="comparisons in a gradient step; all of them if absent"
+    )
+    bfloat16: bool = Field(False, description="compute the convolutions for frames in bfloat16")
 
 
 class AgentConfig(Section):
@@ -117,6 +122,23 @@ class AgentConfig(Section):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    bfloat16: bool = Field(False, description="compute the convolutions for frames in bfloat16")
+
+
+class AtariConfig(Section):
+    """How a game of Atari (`ALE/Pong-v5` and the like) is prepared; nothing else reads it."""
+
+    frame_size: Literal[42, 84] = Field(84, description="pixels of a side to which frames are reduced")
+    sticky_actions: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that the console repeats the last action instead of a new one",
+    )
+    actions: tuple[int, ...] | None = Field(
+        None, min_length=2, description="numbers of the actions that the agent may take; all if absent"
+    )
+    max_frames: int = Field(27_000, ge=1000, description="frames after which a game is cut off, 60 a second")
 
 
 class EvaluationConfig(Section):
@@ -138,6 +160,7 @@ class ExperimentConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
     agent: AgentConfig = AgentConfig()
+    atari: AtariConfig = AtariConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
