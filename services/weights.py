@@ -48,7 +48,8 @@ def _shape(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(model: nn.Module, kind: str, about: dict[str, Any]) -> bytes:
-    return safetensors.torch.save(model.state_dict(), {kind: json.dumps(about)})
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors, {kind: json.dumps(about)})
 
 
 def _load(data: bytes, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:

@@ -88,7 +88,7 @@ def rom_name(env_id: str) -> str | None:
     if not (env_id.startswith("ALE/") and env_id.endswith("-v5")):
         return None
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in env_id[4:-3]).removeprefix("_")
-    return name if name in roms.get_all_rom_ids() else None
+    return name if env_id[4].isupper() and name in roms.get_all_rom_ids() else None
 
 
 def make_games(

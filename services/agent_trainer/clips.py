@@ -126,7 +126,7 @@ def _read_array(content: bytes) -> NDArray[Any]:
 
 def _check(observations: NDArray[Any], actions: NDArray[Any]) -> None:
     if observations.dtype != np.float32 and not (observations.dtype == np.uint8 and observations.ndim == 4):
-        raise ValueError(f"observations must be float32 or stacked uint8 frames, not {observations.dtype}")
+        raise ValueError(f"observations must be float32, not {observations.dtype}; or uint8 [T + 1, C, H, W]")
     if actions.dtype.kind not in "iuf":
         raise ValueError(f"actions must be numbers, not {actions.dtype}")
     if not observations.ndim or not actions.ndim or len(observations) != len(actions) + 1 or not len(actions):

@@ -12,7 +12,7 @@ every end is bootstrapped like a time limit.
 Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurrent and continuous policies.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -90,7 +90,8 @@ class Rollout:
 class Agent(nn.Module):
     """A policy and a value function on normalised observations.
 
-    Of a vector each makes its own two hidden tanh layers; of frames both read the same convolutions.
+    Of a vector each makes its own two hidden tanh layers; of frames both read the same convolutions: those of
+    Mnih et al. 2015 for 84 pixels, smaller ones for smaller frames.
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Agent(nn.Module):
             self.policy, self.critic = network(actions, 0.01), network(1, 1.0)
         else:
             layers, channels = list[nn.Module](), shape[0]
-            for units, side, stride in convolutions(shape):
+            large = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, side, stride of each
+            small = ((16, 4, 2), (32, 4, 2), (32, 3, 1))
+            for units, side, stride in large if min(shape[1:]) >= 64 else small:
                 layers += [start(nn.Conv2d(channels, units, side, stride)), nn.ReLU()]
                 channels = units
             flat = nn.Sequential(*layers)(torch.zeros(1, *shape)).numel()
@@ -129,17 +132,12 @@ class Agent(nn.Module):
             self.policy = start(nn.Linear(hidden, actions), 0.01)
             self.critic = start(nn.Linear(hidden, 1), 1.0)
 
-    def normalise(self, observations: Tensor) -> Tensor:
-        """Return observations [..., *O], each number of about size 1."""
-        x = (observations - self.mean) / self.deviation
-        return x if self.eyes is None else x.clamp(-5, 5)
-
     def features(self, observations: Tensor) -> Tensor:
-        """Return what policy and critic read of observations [..., *O]."""
-        x = self.normalise(observations)
+        """Return what policy and critic read of observations [..., *O]: numbers of about size 1."""
+        x = (observations - self.mean) / self.deviation
         if self.eyes is None:
             return x
-        leading, x = x.shape[:-3], x.flatten(0, -4).contiguous(memory_format=torch.channels_last)
+        leading, x = x.shape[:-3], x.clamp(-5, 5).flatten(0, -4).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
             return self.eyes(x).float().view(*leading, -1)  # type: ignore[no-any-return]
 
@@ -147,10 +145,6 @@ class Agent(nn.Module):
         """Return every action's log-probability [..., A] and the value [...] of observations [..., *O]."""
         x = self.features(observations)
         return self.policy(x).log_softmax(-1), self.critic(x).squeeze(-1)
-
-    def value(self, observations: Tensor) -> Tensor:
-        """Return the value [...] of observations [..., *O]."""
-        return self.critic(self.features(observations)).squeeze(-1)  # type: ignore[no-any-return]
 
     def log_policy(self, observations: Tensor) -> Tensor:
         """Return every action's log-probability [..., A] at observations [..., *O]."""
@@ -175,15 +169,6 @@ class Agent(nn.Module):
             deviation = torch.where(bounded, (high - low) / 4, deviation)
             self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
         self.measured.fill_(1)
-
-
-def convolutions(shape: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Return (channels, side, stride) of each convolution for frames [C, H, W].
-
-    Frames of 84 pixels get the network of Mnih et al. 2015, smaller ones a smaller one.
-    """
-    large = min(shape[1:]) >= 64
-    return [(32, 8, 4), (64, 4, 2), (64, 3, 1)] if large else [(16, 4, 2), (32, 4, 2), (32, 3, 1)]
 
 
 class Player:
@@ -228,15 +213,14 @@ def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = Non
                 player.finished.append((float(player.returns[i]), int(player.lengths[i])))
             player.returns[ended], player.lengths[ended] = 0, 0
         player.observations = after
-        rewards = torch.as_tensor(env_rewards, dtype=torch.float32)
         ends = map(torch.as_tensor, (terminated, ended))
-        rows.append((before, actions, log_probs, tensor(successors), rewards, *ends))
+        rows.append((before, actions, log_probs, tensor(successors), tensor(env_rewards), *ends))
     return Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def tensor(observations: np.ndarray) -> Tensor:
-    """Return observations as they are stored: frames in bytes, anything else as float32."""
-    return torch.as_tensor(observations, dtype=None if observations.dtype == np.uint8 else torch.float32)
+def tensor(numbers: np.ndarray) -> Tensor:
+    """Return observations or rewards as they are stored: frames in bytes, anything else as float32."""
+    return torch.as_tensor(numbers, dtype=None if numbers.dtype == np.uint8 else torch.float32)
 
 
 def gae(
@@ -261,7 +245,7 @@ def update(
 ) -> dict[str, float]:  # fmt: skip
     """Improve the agent on one rollout with rewards [T, N]; return the losses under CleanRL's names."""
     with torch.no_grad():
-        values, next_values = agent.value(data.observations), agent.value(data.next_observations)
+        values, next_values = agent(data.observations)[1], agent(data.next_observations)[1]
     advantages = gae(rewards, values, next_values, data.terminated, data.ended, args)
     targets = advantages + values
     observations = data.observations.flatten(0, 1)  # [T·N, *O]
@@ -343,27 +327,22 @@ def train(
 
 def main(args: Args) -> None:
     """Run from the command line."""
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
     from services.agent_trainer.envs import make_envs
 
     torch.set_num_threads(1)  # small networks are quicker on one core
     envs = make_envs(args.env_id, args.num_envs)
     shape, actions = envs.single_observation_space.shape or (), int(envs.single_action_space.n)  # type: ignore[attr-defined]
-    agent = Agent(shape, actions, args.hidden, args.seed, args.bfloat16)
-    if torch.cuda.is_available():
-        agent.cuda()
-    reward_fn: RewardFn | Literal["env"] = "env"
-    if args.reward != "env":
-        module, _, name = args.reward.partition(":")
-        reward_fn = getattr(importlib.import_module(module), name)
-    with Progress() as bar:
-        task = bar.add_task("true return", total=1.0)
-
-        def show(fraction: float, metrics: dict[str, float]) -> None:
-            text = f"true return {metrics.get('charts/episodic_return', float('nan')):7.1f}"
-            bar.update(task, completed=fraction, description=text)
-
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    agent = Agent(shape, actions, args.hidden, args.seed, args.bfloat16).to(device)
+    reward_fn: Any = "env" if args.reward == "env" else pkgutil.resolve_name(args.reward)
+    text = "true return {:7.1f}"
+    with Bar() as bar:
+        task = bar.add_task(text, total=1.0)
+        show: Progress = lambda done, now: bar.update(  # noqa: E731
+            task, completed=done, description=text.format(now.get("charts/episodic_return", float("nan")))
+        )
         metrics = train(args, agent, envs, reward_fn, show)
     for name, value in sorted(metrics.items()):
         print(f"{name:28} {value:10.4f}")

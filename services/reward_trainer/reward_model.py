@@ -14,7 +14,6 @@ from itertools import pairwise, permutations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,18 @@ class RewardModel(nn.Module):
         self.shape, self.sizes = tuple(shape), {"shape": [*shape]}
         self.args, draw = args, torch.Generator().manual_seed(args.seed)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        self.filters, self.thresholds, self.strides = nn.ParameterList(), nn.ParameterList(), list[int]()
-        features = shape[0]
+        self.eyes, features = None, shape[0]
         if len(shape) == 3:
-            channels, height, width = shape
-            for side, stride in ((8, 4) if min(height, width) >= 64 else (4, 2), (4, 2), (3, 1)):
-                bound = (channels * side * side) ** -0.5
-                filters = torch.empty(args.members * 16, channels, side, side)
-                self.filters.append(nn.Parameter(filters.uniform_(-bound, bound, generator=draw)))
-                self.thresholds.append(nn.Parameter(torch.zeros(args.members * 16)))
-                self.strides.append(stride)
-                channels, height, width = 16, (height - side) // stride + 1, (width - side) // stride + 1
-            features = channels * height * width
+            layers, channels = list[nn.Module](), shape[0]
+            for side, stride in ((8, 4) if min(shape[1:]) >= 64 else (4, 2), (4, 2), (3, 1)):
+                groups = args.members if layers else 1  # all see the same frame, then only their own
+                layer = nn.Conv2d(channels, 16 * args.members, side, stride, groups=groups)
+                bound = (channels // groups * side * side) ** -0.5
+                for parameter in layer.parameters():  # by our own draw: the same seed makes the same model
+                    nn.init.uniform_(parameter, -bound, bound, generator=draw)
+                layers, channels = [*layers, layer, nn.ReLU()], 16 * args.members
+            self.eyes = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            features = self.eyes(torch.zeros(1, *shape)).numel() // args.members
         sizes = (features, args.hidden, args.hidden, 1)
         for inputs, units in pairwise(sizes):
             bound = inputs**-0.5
@@ -94,19 +93,14 @@ class RewardModel(nn.Module):
         leading = observations.shape[: -len(self.shape)]
         x = observations.flatten(0, -len(self.shape) - 1).to(self.mean.device)
         x = ((x - self.mean) / self.deviation).clamp(-10, 10)  # [n, *O]
-        x = self.see(x) if self.strides else x.expand(self.args.members, -1, -1)  # [M, n, features]
+        if self.eyes is not None:
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.args.bfloat16):
+                x = self.eyes(x).float().reshape(len(x), self.args.members, -1).transpose(0, 1)
+        x = x.expand(self.args.members, -1, -1)  # [M, n, features]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x if layer == 0 else x.tanh(), weight)
         return x.view(-1, *leading)
-
-    def see(self, x: Tensor) -> Tensor:
-        """Return each member's convolutions [M, n, features] of n normalised frames [n, C, H, W]."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.args.bfloat16):
-            for layer, (filters, threshold) in enumerate(zip(self.filters, self.thresholds, strict=True)):
-                groups = 1 if layer == 0 else self.args.members  # all see the same frame, then only their own
-                x = conv2d(x, filters, threshold, self.strides[layer], groups=groups).relu()
-        return x.float().reshape(len(x), self.args.members, -1).transpose(0, 1)
 
     @torch.no_grad()
     def predict(self, observations: Tensor, at_once: int = 8192) -> Tensor:
@@ -168,22 +162,20 @@ def train(
     Each member has its own bootstrap sample: how often it drew each comparison weighs that comparison's loss.
     Both normalisations are computed here, over all clips given, so they hold from the first round on.
     """
-    args, kept = model.args, ~data.held_out
-    observations, ranks = data.observations[kept], data.ranks[kept]  # [B, K, T, *O], [B, K]
+    args, device = model.args, model.mean.device
+    kept, ranks = (~data.held_out).nonzero().squeeze(1), data.ranks[~data.held_out]  # [B], [B, K]
     if not len(ranks):
         raise ValueError("there is no preference to train on; all are held out")
-    everything = data.observations.flatten(0, 2)
-    seen = everything[:: -(-len(everything) // 4096)] if model.strides else everything  # frames are large
-    deviation = seen.float().std(0, correction=0)
     if not model.measured:
-        model.mean.copy_(seen.float().mean(0))
-        floor = deviation.clamp(min=8) if model.strides else deviation.where(deviation > 1e-6, 1.0)
-        model.deviation.copy_(floor)
+        seen = data.observations.flatten(0, 2)
+        seen = seen[:: 1 + len(seen) // 4096].float()  # some thousands tell enough
+        model.mean.copy_(seen.mean(0))
+        deviation = seen.std(0, correction=0).clamp(min=8 if model.eyes else 0)
+        model.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))
         model.measured.fill_(1)
     draw = torch.Generator().manual_seed(args.seed)
     drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
     times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
-    device = model.mean.device
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     for epoch in range(args.epochs):
         if should_stop():
@@ -191,44 +183,41 @@ def train(
         whole = args.batch_size is None or args.batch_size >= len(ranks)
         order = torch.arange(len(ranks)) if whole else torch.randperm(len(ranks), generator=draw)
         for index in torch.split(order, args.batch_size or len(ranks)):
-            entropy = loss(model(observations[index]).sum(-1), ranks[index].to(device), args.error_rate)
-            weighed = entropy * times[:, index].to(device)  # [M, b]
-            objective = weighed.mean(1).sum()  # a sum over members: each learns as if it were alone
+            sums = model(data.observations[kept[index]]).sum(-1)  # [M, b, K]
+            entropy = loss(sums, ranks[index].to(device), args.error_rate) * times[:, index].to(device)
+            objective = entropy.mean(1).sum()  # a sum over members: each learns as if it were alone
             optimizer.zero_grad()
             objective.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         if epoch % 10 == 9 or epoch + 1 == args.epochs:
             on_progress((epoch + 1) / args.epochs, {"losses/reward_loss": objective.item() / args.members})
-    raw = model.predict(everything)  # [M, n]
-    model.shift.copy_(raw.mean(1, keepdim=True))
-    model.scale.copy_(raw.std(1, keepdim=True).clamp(min=1e-6))
-    metrics = {f"train/{name}": value for name, value in evaluate(model, observations, ranks).items()}
-    if data.held_out.any():
-        held_out = evaluate(model, data.observations[~kept], data.ranks[~kept])
-        metrics |= {f"held_out/{name}": value for name, value in held_out.items()}
+    raw = model.predict(data.observations)  # [M, B, K, T]
+    model.shift.copy_(raw.flatten(1).mean(1, keepdim=True))
+    model.scale.copy_(raw.flatten(1).std(1, keepdim=True).clamp(min=1e-6))
+    sums, metrics = raw.sum(-1).cpu(), dict[str, float]()  # [M, B, K]
+    for name, rows in (("train", ~data.held_out), ("held_out", data.held_out)):
+        found = evaluate(sums[:, rows], data.ranks[rows], args.error_rate) if rows.any() else {}
+        metrics |= {f"{name}/{key}": value for key, value in found.items()}
     return metrics
 
 
-@torch.no_grad()
-def evaluate(model: RewardModel, observations: Tensor, ranks: Tensor) -> dict[str, float]:
-    """Compare the ensemble with the preferences ranks [B, K] over clips [B, K, T, *O].
+def evaluate(sums: Tensor, ranks: Tensor, error_rate: float) -> dict[str, float]:
+    """Compare the members' summed rewards [M, B, K] of clips with the preferences ranks [B, K].
 
     `accuracy`: share of the ordered pairs of clips put in the same order. `loss`: the mean cross-entropy.
     `calibration`: expected calibration error in five bins: how far the probability that one clip of a pair is
     preferred lies, on average, from how often clips that were given such a probability were preferred.
     """
-    members = model.predict(observations).sum(-1).cpu()  # [M, B, K]
-    metrics = {"loss": loss(members, ranks, model.args.error_rate).mean().item(), "labels": float(len(ranks))}
-    wins = members[..., :, None] - members[..., None, :]  # [M, B, K, K]: how far clip i is ahead of clip j
-    probable = wins.sigmoid().mean(0) * (1 - model.args.error_rate) + model.args.error_rate / 2
+    metrics = {"loss": loss(sums, ranks, error_rate).mean().item(), "labels": float(len(ranks))}
+    wins = sums[..., :, None] - sums[..., None, :]  # [M, B, K, K]: how far clip i is ahead of clip j
+    probable = wins.sigmoid().mean(0) * (1 - error_rate) + error_rate / 2
     ordered = ranks[..., :, None] < ranks[..., None, :]  # [B, K, K]: i was preferred to j
     if ordered.any():
         right = probable[ordered]  # [n]: what each preferred clip was given
         metrics["accuracy"] = ((right > 0.5).float() + 0.5 * (right == 0.5).float()).mean().item()
         given = torch.cat([right, 1 - right])  # both views of each pair, so that all of [0, 1] is covered
         outcome = torch.cat([torch.ones_like(right), torch.zeros_like(right)])
-        bins = (given * 5).long().clamp(max=4)
-        gaps = torch.zeros(5).scatter_add_(0, bins, given - outcome)
+        gaps = torch.zeros(5).scatter_add_(0, (given * 5).long().clamp(max=4), given - outcome)
         metrics["calibration"] = (gaps.abs().sum() / len(given)).item()
     return metrics
 
