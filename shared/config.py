@@ -7,7 +7,7 @@ turn a slip into an error that names the key. A configuration is stored with its
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -135,8 +135,11 @@ class AtariConfig(Section):
         lt=1,
         description="probability that the console repeats the last action instead of a new one",
     )
-    actions: tuple[int, ...] | None = Field(
-        None, min_length=2, description="numbers of the actions that the agent may take; all if absent"
+    actions: tuple[Annotated[int, Field(ge=0, le=17)], ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=18,
+        description="numbers of the actions the agent may take; all if absent",
     )
     max_frames: int = Field(27_000, ge=1000, description="frames after which a game is cut off, 60 a second")
 

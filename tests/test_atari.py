@@ -71,9 +71,7 @@ def test_people_see_the_play_that_was_played() -> None:
         assert frames[step].shape == (160, 160, 3)
         grey = np.asarray(Image.fromarray(frames[step]).convert("L").resize((84, 64), Image.Resampling.BOX))
         moving = [np.abs(x - np.median(x)) for x in (grey.astype(float), played[step][2, -1].astype(float))]
-        assert (
-            np.corrcoef(*(x.ravel() for x in moving))[0, 1] > 0.8
-        )  # paddles and ball are where they were
+        assert np.corrcoef(*(x.ravel() for x in moving))[0, 1] > 0.8  # paddles and ball are where they were
         assert np.corrcoef(*(x.ravel() for x in (moving[0], moving[1][::-1])))[0, 1] < 0.6
 
 

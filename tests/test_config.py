@@ -1,5 +1,6 @@
 """Configurations: a slip is named with its key and what would do, before anything starts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
             assert field.description, f"{model.__name__}.{name} has no description"
             if any(kind in str(field.annotation) for kind in ("int", "float")) and name not in unbounded:
                 bounds = {type(item).__name__ for item in field.metadata}
+                bounds |= set(re.findall(r"\b(Ge|Gt)\(", str(field.annotation)))  # of the numbers of a list
                 assert bounds & {"Ge", "Gt"}, f"{model.__name__}.{name} has no lower bound"
 
 
