@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -128,7 +128,7 @@ class AgentConfig(Section):
 class AtariConfig(Section):
     """How a game of Atari (`ALE/Pong-v5` and the like) is prepared; nothing else reads it."""
 
-    frame_size: Literal[42, 84] = Field(84, description="pixels of a side to which frames are reduced")
+    frame_size: int = Field(84, ge=36, le=210, description="pixels of a side to which frames are reduced")
     sticky_actions: float = Field(
         0.0,
         ge=0,
@@ -142,6 +142,12 @@ class AtariConfig(Section):
         description="numbers of the actions the agent may take; all if absent",
     )
     max_frames: int = Field(27_000, ge=1000, description="frames after which a game is cut off, 60 a second")
+
+    @field_validator("actions", mode="before")
+    @classmethod
+    def _in_words(cls, value: Any) -> Any:
+        """Take "0, 2, 3" too, as a form sends it."""
+        return value.strip("[]()").replace(",", " ").split() if isinstance(value, str) else value
 
 
 class EvaluationConfig(Section):
