@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from services.labeler import forms
 from shared.config import ConfigError, ExperimentConfig, Section, load, parse
 
 ROOT = Path(__file__).parent.parent
@@ -195,3 +196,17 @@ def test_whatever_is_given_the_answer_is_a_configuration_or_a_clear_error(data: 
     except ConfigError as error:
         message = str(error)
     assert not message or message.startswith("the configuration cannot be used:\n  ")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_comes_back_from_the_form_as_it_went_in(preset: Path) -> None:
+    whole, sent = load(preset).model_dump(mode="json"), dict[str, Any]()
+    for _, fields in forms.form(whole):
+        for field in fields:
+            *tables, leaf = field.key.split(".")
+            table = sent
+            for part in tables:
+                table = table.setdefault(part, {})
+            if field.value.strip():
+                table[leaf] = field.value  # everything is text there
+    assert parse(sent).model_dump(mode="json") == whole
