@@ -16,7 +16,9 @@ from shared.settings import load_settings
 
 
 def device() -> torch.device:
-    """Return the device to train on: CUDA, else Apple's, else the processor."""
+    """Return what to train on: what LOCKSTEP_DEVICE names, else CUDA, Apple's, the processor."""
+    if (named := load_settings().device) != "auto":
+        return torch.device(named)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

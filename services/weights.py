@@ -24,7 +24,7 @@ def save_agent(agent: ppo.Agent) -> bytes:
 
 def load_agent(data: bytes) -> ppo.Agent:
     """Return the agent that `save_agent` wrote; a ValueError if `data` is something else."""
-    return _load(data, "agent", lambda sizes: ppo.Agent(**sizes))
+    return _load(data, "agent", lambda sizes: ppo.Agent(**_shape(sizes)))
 
 
 def save_reward_model(model: reward_model.RewardModel) -> bytes:
@@ -36,13 +36,20 @@ def load_reward_model(data: bytes) -> reward_model.RewardModel:
     """Return the reward model that `save_reward_model` wrote; a ValueError if `data` is something else."""
 
     def build(about: dict[str, Any]) -> reward_model.RewardModel:
-        return reward_model.RewardModel(about["observation_size"], reward_model.Args(**about["args"]))
+        return reward_model.RewardModel(_shape(about)["shape"], reward_model.Args(**about["args"]))
 
     return _load(data, "reward_model", build)
 
 
+def _shape(about: dict[str, Any]) -> dict[str, Any]:
+    """Read a header of the time when every observation was a vector."""
+    rest = {key: value for key, value in about.items() if key != "observation_size"}
+    return rest if rest == about else {**rest, "shape": [about["observation_size"]]}
+
+
 def _save(model: nn.Module, kind: str, about: dict[str, Any]) -> bytes:
-    return safetensors.torch.save(model.state_dict(), {kind: json.dumps(about)})
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors, {kind: json.dumps(about)})
 
 
 def _load(data: bytes, kind: str, build: Callable[[dict[str, Any]], Model]) -> Model:

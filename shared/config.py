@@ -7,9 +7,9 @@ turn a slip into an error that names the key. A configuration is stored with its
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -91,6 +91,11 @@ class RewardModelConfig(Section):
     pessimism: float = Field(
         0.0, ge=0, description="how many of the ensemble's deviations are taken off its mean reward"
     )
+    restart: bool = Field(True, description="begin every round with a fresh ensemble, not the last round's")
+    batch_size: int | None = Field(
+        None, ge=1, description="comparisons in a gradient step; all of them if absent"
+    )
+    bfloat16: bool = Field(False, description="compute the convolutions for frames in bfloat16")
 
 
 class AgentConfig(Section):
@@ -117,6 +122,32 @@ class AgentConfig(Section):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_coef: float = Field(0.2, gt=0, description="PPO's clipping range")
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
+    bfloat16: bool = Field(False, description="compute the convolutions for frames in bfloat16")
+
+
+class AtariConfig(Section):
+    """How a game of Atari (`ALE/Pong-v5` and the like) is prepared; nothing else reads it."""
+
+    frame_size: int = Field(84, ge=36, le=210, description="pixels of a side to which frames are reduced")
+    sticky_actions: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that the console repeats the last action instead of a new one",
+    )
+    actions: tuple[Annotated[int, Field(ge=0, le=17)], ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=18,
+        description="numbers of the actions the agent may take; all if absent",
+    )
+    max_frames: int = Field(27_000, ge=1000, description="frames after which a game is cut off, 60 a second")
+
+    @field_validator("actions", mode="before")
+    @classmethod
+    def _in_words(cls, value: Any) -> Any:
+        """Take "0, 2, 3" too, as a form sends it."""
+        return value.strip("[]()").replace(",", " ").split() if isinstance(value, str) else value
 
 
 class EvaluationConfig(Section):
@@ -138,6 +169,7 @@ class ExperimentConfig(Section):
     labels: LabelsConfig = LabelsConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
     agent: AgentConfig = AgentConfig()
+    atari: AtariConfig = AtariConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")

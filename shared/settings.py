@@ -76,6 +76,10 @@ class Settings(BaseSettings):
         600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
     )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto",
+        description="what trainers compute on; auto: CUDA where it is, else Apple's, else the processor",
+    )
     alive_file: Path | None = Field(
         None,
         description="file that coordinator and workers touch every few seconds while they go round; "

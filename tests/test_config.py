@@ -1,5 +1,6 @@
 """Configurations: a slip is named with its key and what would do, before anything starts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from services.labeler import forms
 from shared.config import ConfigError, ExperimentConfig, Section, load, parse
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +175,7 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
             assert field.description, f"{model.__name__}.{name} has no description"
             if any(kind in str(field.annotation) for kind in ("int", "float")) and name not in unbounded:
                 bounds = {type(item).__name__ for item in field.metadata}
+                bounds |= set(re.findall(r"\b(Ge|Gt)\(", str(field.annotation)))  # of the numbers of a list
                 assert bounds & {"Ge", "Gt"}, f"{model.__name__}.{name} has no lower bound"
 
 
@@ -193,3 +196,17 @@ def test_whatever_is_given_the_answer_is_a_configuration_or_a_clear_error(data: 
     except ConfigError as error:
         message = str(error)
     assert not message or message.startswith("the configuration cannot be used:\n  ")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_comes_back_from_the_form_as_it_went_in(preset: Path) -> None:
+    whole, sent = load(preset).model_dump(mode="json"), dict[str, Any]()
+    for _, fields in forms.form(whole):
+        for field in fields:
+            *tables, leaf = field.key.split(".")
+            table = sent
+            for part in tables:
+                table = table.setdefault(part, {})
+            if field.value.strip():
+                table[leaf] = field.value  # everything is text there
+    assert parse(sent).model_dump(mode="json") == whole

@@ -77,7 +77,7 @@ def test_gae_is_the_naive_sum() -> None:
 
 def test_no_transition_crosses_a_reset() -> None:
     player = ppo.Player(vector(lambda: Corridor(length=7, end=4, counted=True)), seed=1)
-    data = ppo.rollout(ppo.Agent(2, 2), player, 50)
+    data = ppo.rollout(ppo.Agent([2], 2), player, 50)
     assert data.ended.any()
     before, after = data.observations, data.next_observations
     assert torch.equal(before[..., 1], after[..., 1])  # the same episode on both sides of every step
@@ -92,7 +92,9 @@ def test_no_transition_crosses_a_reset() -> None:
 
 def test_every_episode_is_counted_once_with_its_own_return() -> None:
     player = ppo.Player(vector(lambda: Corridor(length=7, end=4)), seed=1)
-    chunks = [ppo.rollout(ppo.Agent(2, 2), player, steps) for steps in (13, 1, 36)]  # ends lie across chunks
+    chunks = [
+        ppo.rollout(ppo.Agent([2], 2), player, steps) for steps in (13, 1, 36)
+    ]  # ends lie across chunks
     rewards, ended = (torch.cat([getattr(c, name) for c in chunks]) for name in ("env_rewards", "ended"))
     expected = []
     for t in range(50):
@@ -104,7 +106,7 @@ def test_every_episode_is_counted_once_with_its_own_return() -> None:
 
 
 def test_log_probabilities_are_those_of_the_actions_drawn() -> None:
-    agent, player = ppo.Agent(2, 2, seed=5), ppo.Player(vector(Corridor, 64), seed=1)
+    agent, player = ppo.Agent([2], 2, seed=5), ppo.Player(vector(Corridor, 64), seed=1)
     with torch.no_grad():
         agent.policy[-1].bias.copy_(torch.tensor([0.0, 1.0]))  # type: ignore[union-attr]
     data = ppo.rollout(agent, player, 40)
@@ -115,7 +117,7 @@ def test_log_probabilities_are_those_of_the_actions_drawn() -> None:
 
 
 def test_noise_mixes_the_policy_with_chance() -> None:
-    agent, player = ppo.Agent(2, 2, seed=5), ppo.Player(vector(Corridor, 4), seed=1)
+    agent, player = ppo.Agent([2], 2, seed=5), ppo.Player(vector(Corridor, 4), seed=1)
     with torch.no_grad():
         agent.policy[-1].bias.copy_(torch.tensor([0.0, 30.0]))  # type: ignore[union-attr]
     data = ppo.rollout(agent, player, 500, noise=torch.tensor([0.0, 0.2, 0.5, 1.0]))
@@ -130,7 +132,7 @@ def test_other_reset_modes_are_refused() -> None:
 
 
 def test_the_first_update_of_a_fresh_rollout_starts_at_ratio_one() -> None:
-    agent, player = ppo.Agent(2, 2), ppo.Player(vector(Corridor), seed=1)
+    agent, player = ppo.Agent([2], 2), ppo.Player(vector(Corridor), seed=1)
     data = ppo.rollout(agent, player, 16)
     args = ppo.Args(update_epochs=1, minibatch_size=64, learning_rate=1e-3)
     losses = ppo.update(
@@ -142,11 +144,11 @@ def test_the_first_update_of_a_fresh_rollout_starts_at_ratio_one() -> None:
 
 
 def test_the_normalisation_is_declared_or_measured_once() -> None:
-    agent = ppo.Agent(2, 2)
+    agent = ppo.Agent([2], 2)
     low, high = np.array([-4, -np.inf], np.float32), np.array([8, np.inf], np.float32)
     seen = torch.tensor([[[0.0, 1.0]], [[0.0, 5.0]]])
     agent.measure(seen, gym.spaces.Box(low, high))
-    torch.testing.assert_close(agent.normalise(torch.tensor([8.0, 5.0])), torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(agent.features(torch.tensor([8.0, 5.0])), torch.tensor([2.0, 1.0]))
 
 
 def true_return(agent: ppo.Agent) -> float:
@@ -157,7 +159,7 @@ def true_return(agent: ppo.Agent) -> float:
 
 def test_it_learns_from_the_environments_reward() -> None:
     args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
-    agent = ppo.Agent(2, 2)
+    agent = ppo.Agent([2], 2)
     metrics = ppo.train(args, agent, vector(Corridor), "env")
     assert true_return(agent) > 120  # of at most 210
     assert {"charts/episodic_return", "charts/episodic_length", "losses/value_loss"} <= metrics.keys()
@@ -171,7 +173,7 @@ def test_it_learns_from_a_callable_and_never_from_the_environments_reward() -> N
         return before[:, 0] - after[:, 0]
 
     args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
-    agent = ppo.Agent(2, 2)
+    agent = ppo.Agent([2], 2)
     metrics = ppo.train(args, agent, vector(Corridor), leftwards)
     assert shapes == {(256, 2), (256,)}
     assert true_return(agent) < -120
@@ -180,19 +182,19 @@ def test_it_learns_from_a_callable_and_never_from_the_environments_reward() -> N
 
 def test_a_hidden_termination_never_reaches_the_learner() -> None:
     envs = vector(lambda: HideTermination(Corridor(length=30, end=3), linger=2))
-    data = ppo.rollout(ppo.Agent(2, 2), ppo.Player(envs, seed=1), 60)
+    data = ppo.rollout(ppo.Agent([2], 2), ppo.Player(envs, seed=1), 60)
     assert data.ended.any()
     assert not data.terminated.any()
 
 
 def test_preferences_alone_improve_the_true_return() -> None:
     """The whole idea in one test: preferences by true return, a reward model, an agent that learns."""
-    agent = ppo.Agent(2, 2, seed=1)
+    agent = ppo.Agent([2], 2, seed=1)
     before = true_return(agent)
     data = ppo.rollout(agent, ppo.Player(vector(lambda: Corridor(10)), seed=1), 200)
     clips = data.next_observations[..., :1].transpose(0, 1).reshape(40, 2, 10, 1)  # one episode each
     ranks = clips.sum((-1, -2)).argsort(descending=True).argsort()
-    model = reward_model.RewardModel(1, reward_model.Args())
+    model = reward_model.RewardModel([1], reward_model.Args())
     reward_model.train(model, reward_model.Preferences(clips, ranks, torch.zeros(40, dtype=torch.bool)))
     args = ppo.Args(seed=1, total_steps=4096, num_envs=4, num_steps=64, minibatch_size=64)
     ppo.train(
@@ -203,7 +205,7 @@ def test_preferences_alone_improve_the_true_return() -> None:
 
 def test_training_is_the_same_twice_and_stops_when_asked() -> None:
     args = ppo.Args(seed=3, total_steps=1024, num_envs=4, num_steps=64, minibatch_size=64)
-    agents = [ppo.Agent(2, 2, seed=3) for _ in range(3)]
+    agents = [ppo.Agent([2], 2, seed=3) for _ in range(3)]
     for agent in agents[:2]:
         ppo.train(args, agent, vector(Corridor), "env")
     assert weights.save_agent(agents[0]) == weights.save_agent(agents[1])
@@ -217,21 +219,21 @@ def test_training_is_the_same_twice_and_stops_when_asked() -> None:
 
 
 def test_a_saved_agent_comes_back_whole() -> None:
-    agent = ppo.Agent(3, 4, hidden=8, seed=2)
+    agent = ppo.Agent([3], 4, hidden=8, seed=2)
     again = weights.load_agent(weights.save_agent(agent))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(agent.log_policy(x), again.log_policy(x))
     with pytest.raises(ValueError, match="no agent"):
         weights.load_agent(weights.save_agent(agent)[:-7])
     with pytest.raises(ValueError, match="no agent"):
-        weights.load_agent(weights.save_reward_model(reward_model.RewardModel(3, reward_model.Args())))
+        weights.load_agent(weights.save_reward_model(reward_model.RewardModel([3], reward_model.Args())))
 
 
 def test_tensorboard_gets_the_known_names(tmp_path: Any) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     args = ppo.Args(total_steps=512, num_envs=4, num_steps=64, minibatch_size=64, log_dir=str(tmp_path))
-    ppo.train(args, ppo.Agent(2, 2), vector(Corridor), "env", first_step=1000)
+    ppo.train(args, ppo.Agent([2], 2), vector(Corridor), "env", first_step=1000)
     events = EventAccumulator(str(tmp_path)).Reload()
     names = set(events.Tags()["scalars"])
     assert {

@@ -73,7 +73,7 @@ def test_a_large_difference_stays_finite() -> None:
 
 
 def test_members_are_what_each_would_be_alone() -> None:
-    model = RewardModel(2, Args(members=3))
+    model = RewardModel([2], Args(members=3))
     x = torch.randn(4, 5, 2, generator=torch.Generator().manual_seed(1))
     together = model(x)
     assert together.shape == (3, 4, 5)
@@ -87,7 +87,7 @@ def test_members_are_what_each_would_be_alone() -> None:
 
 def test_training_recovers_the_order_and_reports_on_the_held_out() -> None:
     data, taste = made_up(100)
-    model = RewardModel(2, Args())
+    model = RewardModel([2], Args())
     metrics = reward_model.train(model, data)
     assert metrics["held_out/labels"] == 20
     assert metrics["train/labels"] == 80
@@ -102,20 +102,20 @@ def test_training_recovers_the_order_and_reports_on_the_held_out() -> None:
 
 def test_held_out_preferences_do_not_touch_the_weights() -> None:
     data, _ = made_up(40)
-    first, second = RewardModel(2, Args(epochs=10)), RewardModel(2, Args(epochs=10))
+    first, second = RewardModel([2], Args(epochs=10)), RewardModel([2], Args(epochs=10))
     reward_model.train(first, data)
     data.ranks[data.held_out] = 1 - data.ranks[data.held_out]
     reward_model.train(second, data)
     assert weights.save_reward_model(first) == weights.save_reward_model(second)
     data.ranks[~data.held_out] = 1 - data.ranks[~data.held_out]
-    third = RewardModel(2, Args(epochs=10))
+    third = RewardModel([2], Args(epochs=10))
     reward_model.train(third, data)
     assert weights.save_reward_model(first) != weights.save_reward_model(third)
 
 
 def test_predictions_are_normalised_after_the_first_training() -> None:
     data, _ = made_up(40)
-    model = RewardModel(2, Args(epochs=30))
+    model = RewardModel([2], Args(epochs=30))
     reward_model.train(model, data)
     members = model.members(data.observations).flatten(1)
     torch.testing.assert_close(members.mean(1), torch.zeros(3), atol=1e-4, rtol=0)
@@ -128,21 +128,22 @@ def test_predictions_are_normalised_after_the_first_training() -> None:
 def test_a_number_that_never_changes_does_no_harm() -> None:
     data, _ = made_up(20)
     data.observations[..., 1] = 7.0
-    model = RewardModel(2, Args(epochs=10))
+    model = RewardModel([2], Args(epochs=10))
     reward_model.train(model, data)
     off = torch.tensor([[5.0, 7.001]])
     assert model.reward(off, off, off).isfinite().all()
 
 
 def test_calibration_and_accuracy_against_numbers_worked_by_hand() -> None:
-    model = RewardModel(1, Args(members=1, error_rate=0.0))
+    model = RewardModel([1], Args(members=1, error_rate=0.0))
     with torch.no_grad():  # a member that predicts about 2 · 10⁻³ x: nearly linear
         for weight in model.weights:
             weight.zero_()
         model.weights[0][0, 0, 0] = model.weights[1][0, 0, 0] = 1e-2
         model.weights[2][0, 0, 0] = 1e4
     clips = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]).view(4, 2, 1, 1)
-    metrics = reward_model.evaluate(model, clips, torch.tensor([[0, 1], [0, 1], [0, 1], [0, 0]]))
+    ranks = torch.tensor([[0, 1], [0, 1], [0, 1], [0, 0]])
+    metrics = reward_model.evaluate(model.predict(clips).sum(-1), ranks, error_rate=0.0)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     p1, p2 = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
     # Given p1 (right), p2 (right) and 1 − p2 (wrong), and what is left to 1 of each: four bins.
@@ -152,14 +153,14 @@ def test_calibration_and_accuracy_against_numbers_worked_by_hand() -> None:
 
 def test_pessimism_takes_deviations_off() -> None:
     points = torch.randn(6, 2, generator=torch.Generator().manual_seed(2))
-    model = RewardModel(2, Args(pessimism=2.0))
+    model = RewardModel([2], Args(pessimism=2.0))
     members = model.members(points)
     expected = members.mean(0) - 2 * members.std(0, correction=0)
     torch.testing.assert_close(model.reward(points, points, points), expected)
 
 
 def test_the_reward_carries_no_gradient_and_depends_on_what_a_step_led_to() -> None:
-    model = RewardModel(2, Args())
+    model = RewardModel([2], Args())
     before, after = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(2))
     rewards = model.reward(before, torch.zeros(6), after)
     assert not rewards.requires_grad
@@ -168,7 +169,7 @@ def test_the_reward_carries_no_gradient_and_depends_on_what_a_step_led_to() -> N
 
 def test_a_saved_model_comes_back_whole() -> None:
     data, _ = made_up(20)
-    model = RewardModel(2, Args(epochs=5, pessimism=0.5))
+    model = RewardModel([2], Args(epochs=5, pessimism=0.5))
     reward_model.train(model, data)
     again = weights.load_reward_model(weights.save_reward_model(model))
     assert again.args == model.args
@@ -187,7 +188,7 @@ def test_all_held_out_is_an_error() -> None:
     data, _ = made_up(4)
     data.held_out[:] = True
     with pytest.raises(ValueError, match="no preference to train on"):
-        reward_model.train(RewardModel(2, Args()), data)
+        reward_model.train(RewardModel([2], Args()), data)
 
 
 def test_training_stops_when_asked() -> None:
@@ -195,7 +196,7 @@ def test_training_stops_when_asked() -> None:
     calls = iter([False, False, True])
     fractions: list[float] = []
     reward_model.train(
-        RewardModel(2, Args()),
+        RewardModel([2], Args()),
         data,
         lambda fraction, metrics: fractions.append(fraction),
         lambda: next(calls),

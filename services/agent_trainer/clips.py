@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]  # [T, H, W, 3], RGB
-Floats = NDArray[np.float32]
+Observations = NDArray[Any]  # float32 [T + 1, D], or uint8 [T + 1, C, H, W]: the last C frames at each step
 
 SMALL = 240  # pixels: frames whose shorter side is smaller are enlarged for the page
 MAX_UNPACKED = 1 << 30  # bytes: more than any segment; a damaged file must not fill the memory
@@ -66,25 +66,33 @@ def _presentable(frames: Frames) -> Frames:
     return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def pack_npz(observations: Floats, actions: NDArray[Any]) -> bytes:
+def pack_npz(observations: Observations, actions: NDArray[Any]) -> bytes:
     """Return a segment of T steps as a compressed NPZ file.
 
     `observations` is float32 [T + 1, ...] (the last one is what the last step led to), `actions` is [T] or
-    [T, ...], integers or floats. ValueError for other shapes and types.
+    [T, ...], integers or floats. Stacked frames, uint8 [T + 1, C, H, W], are stored once each, as `frames`
+    [T + C, H, W]. ValueError for other shapes and types.
     """
     _check(observations, actions)
     target = BytesIO()
+    arrays = {"observations": observations, "actions": actions}
+    if observations.dtype == np.uint8:
+        del arrays["observations"]
+        arrays["frames"] = np.concatenate([observations[0], observations[1:, -1]])
+        if not np.array_equal(_stacked(arrays["frames"], len(actions)), observations):
+            raise ValueError("each stack of frames must be the one before, moved on by one frame")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name, array in (("observations", observations), ("actions", actions)):
+        for name, array in arrays.items():
             content = BytesIO()
             np.lib.format.write_array(content, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), content.getvalue(), zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
 
-def unpack_npz(data: bytes) -> tuple[Floats, NDArray[Any]]:
+def unpack_npz(data: bytes) -> tuple[Observations, NDArray[Any]]:
     """Return the observations ([T + 1, ...]) and actions ([T, ...]) of `pack_npz`.
 
+    Stacks of frames are a read-only view of the frames, which lie in memory once.
     ValueError, with what is wrong, for anything else. Nothing in the file is ever run (no pickles).
     """
     try:
@@ -92,12 +100,20 @@ def unpack_npz(data: bytes) -> tuple[Floats, NDArray[Any]]:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > MAX_UNPACKED:
                 raise ValueError(f"it would unpack to {size} bytes")
-            members = {name: archive.read(f"{name}.npy") for name in ("observations", "actions")}
-        arrays = [_read_array(content) for content in members.values()]
-        _check(*arrays)
+            stored = "frames" if "frames.npy" in archive.namelist() else "observations"
+            observations, actions = (_read_array(archive.read(f"{name}.npy")) for name in (stored, "actions"))
+        if stored == "frames":
+            observations = _stacked(observations, len(actions))
+        _check(observations, actions)
     except Exception as error:  # a zip file can be broken in more ways than its module names
         raise ValueError(f"not a segment of observations and actions: {error}") from error
-    return arrays[0], arrays[1]
+    return observations, actions
+
+
+def _stacked(frames: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
+    """Return stacks [steps + 1, C, H, W] of frames [steps + C, H, W], without copying."""
+    stacks = np.lib.stride_tricks.sliding_window_view(frames, len(frames) - steps, axis=0)
+    return np.moveaxis(stacks, -1, 1)
 
 
 def _read_array(content: bytes) -> NDArray[Any]:
@@ -109,8 +125,8 @@ def _read_array(content: bytes) -> NDArray[Any]:
 
 
 def _check(observations: NDArray[Any], actions: NDArray[Any]) -> None:
-    if observations.dtype != np.float32:
-        raise ValueError(f"observations must be float32, not {observations.dtype}")
+    if observations.dtype != np.float32 and not (observations.dtype == np.uint8 and observations.ndim == 4):
+        raise ValueError(f"observations must be float32, not {observations.dtype}; or uint8 [T + 1, C, H, W]")
     if actions.dtype.kind not in "iuf":
         raise ValueError(f"actions must be numbers, not {actions.dtype}")
     if not observations.ndim or not actions.ndim or len(observations) != len(actions) + 1 or not len(actions):

@@ -13,7 +13,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from services.agent_trainer import atari
 
 # Frames are drawn off screen; pygame needs no display and should not greet on standard output.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -76,11 +78,54 @@ def make_env(env_id: str, linger: int | None = None, render: bool = False) -> En
     return env if linger is None else HideTermination(env, linger)
 
 
-def make_envs(env_id: str, count: int, linger: int | None = None) -> SyncVectorEnv:
-    """Make `count` environments that are stepped together and reset in the same step."""
+def make_envs(
+    env_id: str, count: int, linger: int | None = None, settings: atari.Settings | None = None
+) -> VectorEnv[Any, Any, Any]:
+    """Make `count` environments that are stepped together and reset in the same step.
+
+    `linger` hides termination, see `make_env`; a game of Atari has its end hidden, and never lingers.
+    """
+    if game := atari.rom_name(env_id):
+        return atari.make_games(game, count, settings or atari.Settings(), hide_end=linger is not None)
     make_env(env_id).close()  # a clear error before Gymnasium's own
     makers = [lambda: make_env(env_id, linger)] * count
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+class Episodes:
+    """Whole episodes of an environment as it is, side by side, one each: copy i is seeded with `seed + i`."""
+
+    def __init__(self, env_id: str, count: int, seed: int, settings: atari.Settings) -> None:
+        game = atari.rom_name(env_id)
+        self.games = atari.make_games(game, count, settings) if game else None
+        self.envs = [] if game else [make_env(env_id) for _ in range(count)]
+        self.current: np.ndarray  # [count, *O]: where each episode stands
+        if self.games:
+            self.current = self.games.reset(seed=seed)[0].copy()
+        else:
+            self.current = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs)])
+
+    def step(self, alive: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take actions [n] in the copies numbered `alive` [n]; return rewards [n] and who ended [n]."""
+        if self.games:  # all are stepped, and those that have ended play on unseen
+            full = np.zeros(len(self.current), int)
+            full[alive] = actions
+            observations, rewards, terminated, truncated, info = self.games.step(full)
+            ended = (terminated | truncated)[alive]
+            self.current[alive] = observations[alive]
+            if ended.any():
+                self.current[alive[ended]] = info["final_obs"][alive[ended]]
+            return rewards[alive], ended
+        rewards, ended = np.zeros(len(alive)), np.zeros(len(alive), bool)
+        for row, (i, action) in enumerate(zip(alive, actions.tolist(), strict=True)):
+            self.current[i], rewards[row], terminated, truncated, _ = self.envs[i].step(action)
+            ended[row] = terminated or truncated
+        return rewards, ended
+
+    def close(self) -> None:
+        """Let go of what the environments hold."""
+        for env in [self.games] if self.games else self.envs:
+            env.close()
 
 
 def judgement(env_id: str, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
@@ -107,14 +152,17 @@ def judge_cartpole(observations: np.ndarray) -> np.ndarray:
 
 
 def replay(
-    env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int]
-) -> dict[int, np.ndarray]:
+    env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int],
+    settings: atari.Settings | None = None,
+) -> dict[int, np.ndarray]:  # fmt: skip
     """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
 
     An environment is a function of its seed and its actions, so pictures need not be drawn, nor kept, while
     the agent plays: only the few that people will see are drawn afterwards. Episodes follow one another as
     they do in `make_envs`.
     """
+    if game := atari.rom_name(env_id):
+        return atari.replay(game, settings or atari.Settings(), seed, actions, wanted)
     env = make_env(env_id, linger, render=True)
     env.reset(seed=seed)
     frames: dict[int, np.ndarray] = {}
@@ -148,6 +196,8 @@ def shrink(frame: np.ndarray) -> np.ndarray:
 
 def frame_rate(env_id: str) -> float:
     """Return the frames a second at which the environment's play runs at its natural speed."""
+    if atari.rom_name(env_id):
+        return atari.FRAMES_PER_SECOND / atari.FRAMES_PER_STEP
     env = make_env(env_id)
     env.close()
     return float(env.metadata.get("render_fps", 30))

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
-from services.agent_trainer import envs, ppo
+from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
 from services.reward_trainer import reward_model
+from services.torch_setup import device
 from shared import config as configuration
 from shared.config import ExperimentConfig
 from shared.jobs import (
@@ -61,7 +62,8 @@ def collect(
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
     player = ppo.Player(
-        envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length), seed
+        envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length, games(config)),
+        seed,
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
     noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
@@ -75,7 +77,7 @@ def collect(
     )
 
     draw = torch.Generator().manual_seed(seed)
-    model = weights.load_reward_model(read(store, job.reward_model)) if job.reward_model else None
+    model = load_reward_model(store, job.reward_model) if job.reward_model else None
     pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for pair in pairs for segment in pair]
     frames = film(config, seed, play, segments) if encode else {}
@@ -84,7 +86,7 @@ def collect(
     for number, segment in enumerate(segments):
         stop_if(should_stop)
         part = slice(segment.start, segment.start + config.segments.length)
-        after = play.next_observations[part, segment.env].numpy()  # [T, D]
+        after = play.next_observations[part, segment.env].numpy()  # [T, *O]
         observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
         npz = pack_npz(observations, play.actions[part, segment.env].numpy())
         judged = envs.judgement(config.env_id, after, play.env_rewards[part, segment.env].numpy())
@@ -131,9 +133,13 @@ def choose(
     pairs = torch.cat(rows)[: 2 * wanted].view(wanted, 2)
     if model and config.segments.choice == "disagreement":
         steps = starts[pairs][..., 0, None] + torch.arange(length)  # [wanted, 2, L]
-        observations = play.next_observations[steps, starts[pairs][..., 1, None]]  # [wanted, 2, L, D]
-        with torch.no_grad():
-            sums = model(observations).sum(-1)  # [M, wanted, 2]
+        sums = torch.cat(  # [M, wanted, 2]; some at a time, for frames are large
+            [
+                model.predict(play.next_observations[part, starts[some][..., 1, None]]).sum(-1).cpu()
+                for part, some in zip(torch.split(steps, 256), torch.split(pairs, 256), strict=True)
+            ],
+            dim=1,
+        )
         preferred = (sums[..., 0] - sums[..., 1]).sigmoid()
         pairs = pairs[preferred.std(0, correction=0).argsort(descending=True, stable=True)[:count]]
     chosen = [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in pair] for pair in pairs]
@@ -149,7 +155,9 @@ def film(
         steps = {s.start + t for s in segments if s.env == env for t in range(config.segments.length)}
         # Environment i of a vector environment is seeded with seed + i.
         actions = play.actions[:, env].tolist()
-        shown = envs.replay(config.env_id, config.segments.length, seed + env, actions, sorted(steps))
+        shown = envs.replay(
+            config.env_id, config.segments.length, seed + env, actions, sorted(steps), games(config)
+        )
         frames |= {(env, step): frame for step, frame in shown.items()}
     return frames
 
@@ -166,7 +174,7 @@ def train_agent(
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
-    model = weights.load_reward_model(read(store, job.reward_model))
+    model = load_reward_model(store, job.reward_model)
     last = job.round_number == config.rounds
     settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
     if last and config.agent.final_steps:
@@ -174,7 +182,7 @@ def train_agent(
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
-    vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger)
+    vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
     metrics = ppo.train(
         args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played
     )
@@ -210,29 +218,25 @@ def evaluate(
     of the first.
     """
     true_returns, predicted_returns, first_actions = [], [], []
+    place = agent.mean.device
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
-        playing = [envs.make_env(config.env_id) for _ in range(count)]
-        current = np.stack([env.reset(seed=seed + begin + i)[0] for i, env in enumerate(playing)])
+        playing = envs.Episodes(config.env_id, count, seed + begin, games(config))
         returns, predicted, alive = np.zeros(count), np.zeros(count), np.arange(count)
         while len(alive):
             stop_if(should_stop)
-            before = torch.from_numpy(current[alive]).float()
+            before = ppo.tensor(playing.current[alive]).to(place)
             actions = agent.log_policy(before).argmax(-1)
             if begin == 0 and alive[0] == 0:
                 first_actions.append(int(actions[0]))
-            ended = np.zeros(len(alive), bool)
-            for row, (i, action) in enumerate(zip(alive, actions.tolist(), strict=True)):
-                current[i], reward, terminated, truncated, _ = playing[i].step(action)
-                returns[i] += float(reward)
-                ended[row] = terminated or truncated
-            after = torch.from_numpy(current[alive]).float()
-            predicted[alive] += model.reward(before, actions, after).numpy()
+            rewards, ended = playing.step(alive, actions.cpu().numpy())
+            returns[alive] += rewards
+            after = ppo.tensor(playing.current[alive]).to(place)
+            predicted[alive] += model.reward(before, actions, after).cpu().numpy()
             alive = alive[~ended]
+        playing.close()
         true_returns += returns.tolist()
         predicted_returns += predicted.tolist()
-        for env in playing:
-            env.close()
     return true_returns, predicted_returns, first_actions
 
 
@@ -241,19 +245,29 @@ def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], en
     fps = envs.frame_rate(config.env_id)
     every = int(-(-fps // VIDEO_FPS))
     wanted = range(0, len(actions), every)[:VIDEO_FRAMES]
-    frames = envs.replay(config.env_id, None, seed, actions, wanted)
+    frames = envs.replay(config.env_id, None, seed, actions, wanted, games(config))
     return encode(np.stack([frames[step] for step in wanted]), fps / every)
 
 
 def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None) -> ppo.Agent:
     """Return the agent of the round before, or a fresh one."""
     if artifact:
-        return weights.load_agent(read(store, artifact))
-    env = envs.make_env(config.env_id)
-    seed = seed_for(config.seed, "agent")
-    size, actions = env.observation_space.shape[0], int(env.action_space.n)  # type: ignore[index, attr-defined]
+        return weights.load_agent(read(store, artifact)).to(device())
+    env = envs.make_envs(config.env_id, 1, settings=games(config))
+    shape, actions = env.single_observation_space.shape or (), int(env.single_action_space.n)  # type: ignore[attr-defined]
     env.close()
-    return ppo.Agent(size, actions, config.agent.hidden, seed)
+    seed = seed_for(config.seed, "agent")
+    return ppo.Agent(shape, actions, config.agent.hidden, seed, config.agent.bfloat16).to(device())
+
+
+def load_reward_model(store: Store, artifact: Artifact) -> reward_model.RewardModel:
+    """Return a reward model, on the device to compute on."""
+    return weights.load_reward_model(read(store, artifact)).to(device())
+
+
+def games(config: ExperimentConfig) -> atari.Settings:
+    """Return how games of Atari are prepared."""
+    return atari.Settings(**config.atari.model_dump())
 
 
 def read(store: Store, artifact: Artifact) -> bytes:

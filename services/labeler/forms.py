@@ -45,6 +45,8 @@ def _parts(
 def _field(key: str, name: str, field: FieldInfo, value: Any) -> Field:
     if value is None and not field.is_required():
         value = field.default
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(one) for one in value)
     choices = _choices(field.annotation)
     number = not choices and _holds(field.annotation, (int, float))
     kind: Literal["text", "long", "number", "choice"]

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from services import weights
 from services.agent_trainer.clips import unpack_npz
 from services.reward_trainer import reward_model
+from services.torch_setup import device
 from shared import config as configuration
 from shared.jobs import (
     Artifact,
@@ -30,10 +31,12 @@ Progress = Callable[[float, dict[str, float]], None]
 def train_reward(
     job: TrainRewardJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool]
 ) -> TrainRewardResult:
-    """Train a fresh ensemble on every preference given so far and store it.
+    """Train an ensemble on every preference given so far and store it.
 
-    Fresh, not the last round's: some seconds buy that old mistakes are forgotten and that the outcome depends
-    on the label set alone. ValueError for labels that cannot be trained on, StageStopped if asked to stop.
+    A fresh one, unless `reward_model.restart` says otherwise: where that costs seconds, they buy that old
+    mistakes are forgotten and that the outcome depends on the label set alone.
+
+    ValueError for labels that cannot be trained on, StageStopped if asked to stop.
     """
     torch.set_num_threads(1)
     config = configuration.parse(job.config)
@@ -42,12 +45,12 @@ def train_reward(
             "there is no preference to train on: every answer was that the clips cannot be compared; abandon "
             "this experiment and create another whose clips show more (segments.length, segments.noise)"
         )
-    settings = config.reward_model.model_dump()
+    settings = config.reward_model.model_dump(exclude={"restart"})
     seed = seed_for(config.seed, job.round_number, "training_reward")
     args = reward_model.Args(seed=seed, **settings)
     cache: dict[str, np.ndarray] = {}
 
-    def observations(clip: Artifact) -> np.ndarray:  # [T, D]: what each step led to
+    def observations(clip: Artifact) -> np.ndarray:  # [T, *O]: what each step led to
         if clip.sha256 not in cache:
             cache[clip.sha256] = unpack_npz(store.get(clip.key, clip.sha256))[0][1:]
         return cache[clip.sha256]
@@ -57,11 +60,16 @@ def train_reward(
     if len(shapes) != 2:  # one shape of clips, one number of clips in a comparison
         raise ValueError(f"the clips to compare differ in number, length or observation: {shapes}")
     data = reward_model.Preferences(
-        torch.from_numpy(np.array(clips, np.float32)),
+        torch.from_numpy(np.array(clips)),  # [B, K, T, *O]
         torch.tensor([label.ranks for label in job.labels]),
         torch.tensor([label.held_out for label in job.labels]),
     )
-    model = reward_model.RewardModel(data.observations.shape[-1], args)
+    if job.reward_model and not config.reward_model.restart:
+        model = weights.load_reward_model(store.get(job.reward_model.key, job.reward_model.sha256))
+        model.args = args
+    else:
+        model = reward_model.RewardModel(data.observations.shape[3:], args)
+    model.to(device())
     with SummaryWriter(job.log_dir) if job.log_dir else nullcontext() as writer:
 
         def log(fraction: float, metrics: dict[str, float]) -> None:
@@ -103,9 +111,9 @@ def predictions(
             rows.setdefault(tuple(clip.sha256 for clip in label.clips), row)
     found = []
     for clips, row in rows.items():
-        observations = data.observations[row]  # [K, T, D]
+        observations = data.observations[row]  # [K, T, *O]
         error = model.args.error_rate
-        best = model(observations).sum(-1).softmax(-1).mean(0) * (1 - error) + error / len(clips)  # [K]
+        best = model(observations).sum(-1).cpu().softmax(-1).mean(0) * (1 - error) + error / len(clips)  # [K]
         rewards = model.reward(observations, observations, observations)  # [K, T]
         found.append(
             {

@@ -1,0 +1,182 @@
+"""Atari's games: what is hidden, how they are filmed, what agent and reward model make of stacked frames."""
+
+import numpy as np
+import pytest
+import torch
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode
+from PIL import Image
+
+from benchmarks.learning import MemoryStore
+from services import weights
+from services.agent_trainer import atari, clips, envs, ppo, stages
+from services.reward_trainer import reward_model
+from services.reward_trainer import stages as reward_stages
+from shared import config as configuration
+from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, seed_for
+
+SMALL = atari.Settings(frame_size=42, max_frames=1200)
+
+
+def whole_frames(game: str, size: int, steps: int, seed: int) -> np.ndarray:
+    """Return all that ALE itself shows of a game in which nothing is done: [steps, size, size]."""
+    games = AtariVectorEnv(game, 1, autoreset_mode=AutoresetMode.SAME_STEP, img_height=size, img_width=size)
+    games.reset(seed=seed)
+    return np.stack([games.step(np.zeros(1, np.int64))[0][0, -1] for _ in range(steps)])
+
+
+@pytest.mark.parametrize(("game", "size"), [("pong", 84), ("pong", 42), ("donkey_kong", 84)])
+def test_the_score_is_cut_off_and_the_field_is_not(game: str, size: int) -> None:
+    games = atari.make_games(game, 1, atari.Settings(frame_size=size))
+    games.reset(seed=1)
+    shown = np.stack([games.step(np.zeros(1, np.int64))[0][0, -1] for _ in range(250)])
+    whole = whole_frames(game, size, 250, seed=1)
+    first, last = (row * size // atari.ROWS for row in atari.VISIBLE[game])
+    kept = whole[:, first:last].copy()
+    if game == "donkey_kong":
+        kept[:, shown[0] != whole[0, first:last]] = 0  # the lives, made black in every frame alike
+        assert (kept != whole[:, first:last]).any()
+    assert np.array_equal(shown, kept)
+    moves = (whole != whole[0]).any(0)  # the score, the bonus, whatever moves
+    assert moves[:first].any()  # a score that changes, and is not in what is shown
+    assert moves[first:last].any()
+
+
+def test_the_end_of_a_game_looks_like_a_time_limit() -> None:
+    hidden = atari.make_games("pong", 1, SMALL, hide_end=True)
+    plain = atari.make_games("pong", 1, atari.Settings(frame_size=42))
+    hidden.reset(seed=4)
+    plain.reset(seed=4)
+    ends = [[], []]  # type: ignore[var-annotated]
+    for step in range(1000):
+        for games, found in zip((hidden, plain), ends, strict=True):
+            _, _, terminated, truncated, info = games.step(np.zeros(1, np.int64))
+            if terminated[0] or truncated[0]:
+                found.append((step, bool(terminated[0]), info["final_obs"].shape))
+    assert [(terminated, shape) for _, terminated, shape in ends[0]][:2] == [(False, (1, 4, 32, 42))] * 2
+    assert ends[0][0][0] < 1200 / 4  # cut off
+    assert [terminated for _, terminated, _ in ends[1]] == [True]  # lost by 21
+
+
+def test_people_see_the_play_that_was_played() -> None:
+    settings = atari.Settings(sticky_actions=0.25, max_frames=1200)
+    rng = np.random.default_rng(0)
+    actions = rng.integers(0, 6, (400, 3))
+    games = atari.make_games("pong", 3, settings, hide_end=True)
+    games.reset(seed=7)
+    played = [games.step(row)[0] for row in actions]
+    wanted = [0, 100, 299, 399]  # over an episode's end
+    frames = envs.replay("ALE/Pong-v5", 0, 7 + 2, actions[:, 2].tolist(), wanted, settings)
+    for step in wanted:
+        assert frames[step].shape == (160, 160, 3)
+        grey = np.asarray(Image.fromarray(frames[step]).convert("L").resize((84, 64), Image.Resampling.BOX))
+        moving = [np.abs(x - np.median(x)) for x in (grey.astype(float), played[step][2, -1].astype(float))]
+        assert np.corrcoef(*(x.ravel() for x in moving))[0, 1] > 0.8  # paddles and ball are where they were
+        assert np.corrcoef(*(x.ravel() for x in (moving[0], moving[1][::-1])))[0, 1] < 0.6
+
+
+def test_only_allowed_actions_are_taken_and_unknown_ones_named() -> None:
+    few, every = (
+        atari.make_games("pong", 1, atari.Settings(actions=actions)) for actions in ((0, 2, 3), None)
+    )
+    assert few.single_action_space.n == 3
+    few.reset(seed=1)
+    every.reset(seed=1)
+    for few_action, action in ((1, 2), (2, 3), (1, 2), (0, 0)) * 20:
+        seen = few.step(np.array([few_action]))[0]
+        assert np.array_equal(seen, every.step(np.array([action]))[0])
+    with pytest.raises(ValueError, match="none of number"):
+        atari.make_games("pong", 1, atari.Settings(actions=(0, 17)))
+
+
+def test_names_of_games() -> None:
+    names = [
+        atari.rom_name(f"ALE/{name}-v5") for name in ("DonkeyKong", "Pong", "MsPacman", "Nothing", "pong")
+    ]
+    assert names == ["donkey_kong", "pong", "ms_pacman", None, None]
+    assert atari.rom_name("CartPole-v1") is None
+
+
+def test_stacked_frames_are_stored_once_and_come_back() -> None:
+    frames = np.random.default_rng(1).integers(0, 255, (14, 32, 42), np.uint8)
+    stacks = np.stack([frames[t : t + 4] for t in range(11)])  # [T + 1, 4, H, W]
+    data = clips.pack_npz(stacks, np.arange(10))
+    observations, actions = clips.unpack_npz(data)
+    assert np.array_equal(observations, stacks)
+    assert np.array_equal(actions, np.arange(10))
+    assert len(data) < 1.1 * frames.nbytes
+    stacks[5, 3] = 0
+    with pytest.raises(ValueError, match="moved on by one"):
+        clips.pack_npz(stacks, np.arange(10))
+
+
+def test_the_agent_sees_a_pixel_that_seldom_changes() -> None:
+    agent = ppo.Agent([4, 32, 42], 3, hidden=16)
+    seen = torch.zeros(6, 1, 4, 32, 42, dtype=torch.uint8)
+    seen[3, :, :, 10, 10] = 255
+    agent.measure(seen, None)
+    assert agent.deviation.min() == 8  # a dark pixel is not divided by nothing
+    log_policy, value = agent(seen)
+    assert log_policy.shape == (6, 1, 3)
+    assert value.shape == (6, 1)
+    again = weights.load_agent(weights.save_agent(agent))
+    assert torch.equal(again(seen)[0], log_policy)
+
+
+def test_members_of_a_reward_model_see_alike_and_learn_apart() -> None:
+    """The batched convolutions give what each member alone gives."""
+    args = reward_model.Args(members=3, hidden=8)
+    model = reward_model.RewardModel([4, 32, 42], args)
+    frames = torch.randint(0, 255, (5, 4, 32, 42), dtype=torch.uint8)
+    together = model(frames)  # [3, 5]
+    for member in range(3):
+        alone = reward_model.RewardModel([4, 32, 42], reward_model.Args(members=1, hidden=8))
+        for name, tensor in alone.state_dict().items():
+            whole = model.state_dict()[name]
+            if name.startswith(("weights", "biases")):
+                tensor.copy_(whole[member : member + 1])
+            elif name.startswith("eyes"):
+                tensor.copy_(whole.view(3, -1, *whole.shape[1:])[member])
+        torch.testing.assert_close(alone(frames)[0], together[member], rtol=1e-4, atol=1e-5)
+
+
+def test_a_round_of_pong_from_end_to_end_and_again_the_same() -> None:
+    """Collect, judge, train both, evaluate, film: everything but the waiting, twice with the same outcome."""
+    changes = {
+        "segments.collect_steps": 600, "segments.collect_envs": 2, "segments.length": 12, "rounds": 2,
+        "labels.comparisons_per_round": 6, "reward_model.epochs": 1, "agent.total_steps": 256,
+        "agent.num_envs": 4, "agent.num_steps": 32, "agent.minibatch_size": 64, "evaluation.episodes": 2,
+        "atari.max_frames": 1200,
+    }  # fmt: skip
+    config = configuration.load(configuration.Path("configs/pong.toml"), changes)
+    outcomes = [one_round(config) for _ in range(2)]
+    assert outcomes[0] == outcomes[1]
+
+
+def one_round(config: configuration.ExperimentConfig) -> tuple[str, str, list[float]]:
+    store, data = MemoryStore(), config.model_dump()
+    quiet = (store, lambda fraction, metrics: None, lambda: False)
+    about = {
+        "attempt_id": 1,
+        "round_number": 1,
+        "seed": seed_for(1),
+        "prefix": "p/",
+        "config": data,
+        "log_dir": None,
+    }
+    collected = stages.collect(CollectJob(**about, agent=None, reward_model=None), *quiet)
+    assert len(collected.clips) == 12
+    assert {len(clip.judgement) for clip in collected.clips} == {12}
+    assert store.data[collected.clips[0].mp4.key][4:8] == b"ftyp"
+    labels = [
+        LabelRecord([collected.clips[i].npz for i in one.clips], [0, 1], one.held_out, "ada", 1)
+        for one in collected.comparisons
+    ]
+    trained = reward_stages.train_reward(
+        TrainRewardJob(**about, labels=labels, reward_model=None, agent=None), *quiet
+    )
+    result = stages.train_agent(TrainAgentJob(**about, reward_model=trained.reward_model, agent=None), *quiet)
+    assert store.data[result.video.key][4:8] == b"ftyp"
+    assert len(result.true_returns) == 2
+    assert all(-21 <= value <= 21 for value in result.true_returns)
+    return trained.reward_model.sha256, result.agent.sha256, result.true_returns
