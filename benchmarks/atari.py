@@ -1,8 +1,8 @@
-"""How far preferences bring an agent in a game: `python -m benchmarks.atari --env-id ALE/Pong-v5 --seeds 1-3`.
+"""How far preferences bring an agent in a game: `python -m benchmarks.atari --env-id ALE/Pong-v5`.
 
-The stages that the workers run, in one process, with a teacher's answers; nobody waits and no picture is drawn.
-No run stops early: the final agent is judged by 30 games after the last label. It prints a line for each round,
-and ends with one JSON object. `--teacher coin` is the control.
+The stages that the workers run, in one process, with a teacher's answers; nobody waits and no picture is
+drawn. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
+each round, and ends with one JSON object. `--teacher coin` is the control.
 """
 
 import argparse

@@ -46,7 +46,7 @@ class MemoryStore:
 def run(
     config: ExperimentConfig, teacher: Teacher, tell: Callable[[int, float], None] = lambda number, mean: None
 ) -> dict[str, Any]:
-    """Run all rounds of one experiment; return what came of each. `tell` hears each round's mean true return."""
+    """Run all rounds of one experiment; return what came of each. `tell` hears each mean true return."""
     store, data = MemoryStore(), config.model_dump()
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
