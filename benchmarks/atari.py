@@ -14,7 +14,10 @@ from benchmarks.learning import label_split, run, seeds_of
 from services.teachers import KINDS, Teacher
 from shared import config as configuration
 
-PRESETS = {"ALE/Pong-v5": Path("configs/pong.toml")}
+PRESETS = {
+    "ALE/Pong-v5": Path("configs/pong.toml"),
+    "ALE/DonkeyKong-v5": Path("configs/donkey_kong.toml"),
+}
 
 
 def main() -> None:
@@ -55,7 +58,7 @@ def main() -> None:
         "labels": [budget] * len(finals),
         "returns": [round(value, 2) for value in finals],
         "minutes": [round(value, 1) for value in minutes],
-        "milestones": {f"true return {target:g}": sum(value >= (target or 0) for value in finals)},
+        "milestones": {f"true return {target:g}": sum(value >= target for value in finals)} if target else {},
     }
     print(json.dumps(summary))
 
