@@ -60,7 +60,7 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
 
 
 def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """Return the judgement [T] of a play from its beginning, by memory [T, 128] and score [T] of each step."""
+    """Return the judgement [T] of a whole play, by memory [T, 128] and score [T] of each step."""
     x, y = seen[:, MARIO_X].astype(float), seen[:, MARIO_Y].astype(float)
     for step in np.flatnonzero(seen[:, JUMP] != 255):  # a jump is no climb: he is where he left the ground
         y[step] = y[step - 1] if step else FLOORS[0]
