@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,10 @@ class MemoryStore:
         return self.data[key]
 
 
-def run(config: ExperimentConfig, teacher: Teacher) -> dict[str, Any]:
-    """Run all rounds of one experiment; return what came of each."""
+def run(
+    config: ExperimentConfig, teacher: Teacher, tell: Callable[[int, float], None] = lambda number, mean: None
+) -> dict[str, Any]:
+    """Run all rounds of one experiment; return what came of each. `tell` hears each mean true return."""
     store, data = MemoryStore(), config.model_dump()
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
@@ -76,6 +79,7 @@ def run(config: ExperimentConfig, teacher: Teacher) -> dict[str, Any]:
         clock.append(time.perf_counter())
         times += np.diff(clock)
         rounds.append(float(np.mean(result.true_returns)))
+        tell(number, rounds[-1])
     return {
         "labels": len(labels),
         "rounds": rounds,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.learning import MemoryStore
 from services import weights
-from services.agent_trainer import atari, clips, envs, ppo, stages
+from services.agent_trainer import atari, clips, donkey_kong, envs, ppo, stages
 from services.reward_trainer import reward_model
 from services.reward_trainer import stages as reward_stages
 from shared import config as configuration
@@ -87,6 +87,38 @@ def test_only_allowed_actions_are_taken_and_unknown_ones_named() -> None:
         assert np.array_equal(seen, every.step(np.array([action]))[0])
     with pytest.raises(ValueError, match="none of number"):
         atari.make_games("pong", 1, atari.Settings(actions=(0, 17)))
+
+
+def test_the_consoles_memory_is_that_of_the_play() -> None:
+    """Over ends of episodes, and with each episode's own number of idle frames at its begin."""
+    settings = atari.Settings(max_frames=1000)
+    actions = np.random.default_rng(3).integers(0, 18, 600)
+    memory = donkey_kong.memory(settings, 5, actions.tolist())
+    frames = envs.replay("ALE/DonkeyKong-v5", 0, 5, actions.tolist(), range(600), settings)
+    found = 0
+    for step, frame in frames.items():
+        x, y = int(memory[step, donkey_kong.MARIO_X]), int(memory[step, donkey_kong.MARIO_Y])
+        assert 21 <= y <= 160
+        around = frame[max(0, y - 5) : y + 28, max(0, x - 10) : x + 14].reshape(-1, 3)
+        found += (around == (200, 72, 72)).all(1).any()  # his overalls; nothing else is of their red
+    assert found > 570  # he also dies, and is gone for some steps
+
+
+def test_a_teacher_of_donkey_kong_wants_mario_up() -> None:
+    def at(x: int, y: int, jump: int = 255) -> np.ndarray:
+        row = np.zeros((1, 128), np.uint8)
+        row[0, [donkey_kong.MARIO_X, donkey_kong.MARIO_Y, donkey_kong.JUMP]] = x, y, jump
+        return row
+
+    path = [at(49, 154), at(90, 154), at(110, 154), at(110, 143), at(110, 132), at(82, 132), at(82, 101)]
+    judged = donkey_kong.judge(np.concatenate(path), np.zeros(len(path)))
+    assert (np.diff(judged) > 0).all()
+    jump = donkey_kong.judge(np.concatenate([at(60, 154), at(60, 140, jump=20)]), np.zeros(2))
+    assert jump[0] == jump[1]
+    scored = donkey_kong.judge(np.concatenate([at(60, 154)] * 2), np.array([0.0, 100.0]))
+    assert scored[0] < scored[1] < judged[2]
+    with pytest.raises(ValueError, match="sticky"):
+        donkey_kong.memory(atari.Settings(sticky_actions=0.1), 1, [0])
 
 
 def test_names_of_games() -> None:

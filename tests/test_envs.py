@@ -91,7 +91,8 @@ def test_the_limits_of_the_judgement_are_the_environments() -> None:
 
 def test_other_environments_are_judged_by_their_own_reward() -> None:
     rewards = np.array([0.5, -1.0], np.float32)
-    assert envs.judgement("Acrobot-v1", np.zeros((2, 6)), rewards).tolist() == [0.5, -1.0]
+    played = (envs.atari.Settings(), 1, np.zeros(2, int), np.zeros((2, 6)), rewards)
+    assert envs.judgement("Acrobot-v1", *played).tolist() == [0.5, -1.0]
 
 
 def test_a_replay_shows_what_was_played() -> None:

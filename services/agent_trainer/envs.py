@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from services.agent_trainer import atari
+from services.agent_trainer import atari, donkey_kong
 
 # Frames are drawn off screen; pygame needs no display and should not greet on standard output.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -128,12 +128,17 @@ class Episodes:
             env.close()
 
 
-def judgement(env_id: str, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """Return what a teacher judges by, one number for each of T steps.
+def judgement(
+    env_id: str, settings: atari.Settings, seed: int, actions: np.ndarray, observations: np.ndarray,
+    rewards: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Return what a teacher judges by, one number for each of T steps, played from `seed` on.
 
-    observations: [T, D] what each step led to; rewards: [T] the environment's own. Teachers alone read it.
-    The environment's reward serves everywhere but in CartPole, see `judge_cartpole`.
+    actions: [T]; observations: [T, *O] what each step led to; rewards: [T] the environment's own. Teachers
+    alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and Donkey Kong.
     """
+    if env_id == "ALE/DonkeyKong-v5":
+        return donkey_kong.judge(donkey_kong.memory(settings, seed, actions.tolist()), rewards)
     return judge_cartpole(observations) if env_id.startswith("CartPole-") else rewards.astype(np.float64)
 
 

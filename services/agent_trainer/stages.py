@@ -83,13 +83,18 @@ def collect(
     frames = film(config, seed, play, segments) if encode else {}
     fps = config.segments.fps or envs.frame_rate(config.env_id)
     clips: list[ClipRecord] = []
+    judged: dict[int, np.ndarray] = {}  # what the teacher judges by, of each environment's whole play
     for number, segment in enumerate(segments):
         stop_if(should_stop)
         part = slice(segment.start, segment.start + config.segments.length)
         after = play.next_observations[part, segment.env].numpy()  # [T, *O]
         observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
         npz = pack_npz(observations, play.actions[part, segment.env].numpy())
-        judged = envs.judgement(config.env_id, after, play.env_rewards[part, segment.env].numpy())
+        if segment.env not in judged:
+            whole = (
+                x[:, segment.env].numpy() for x in (play.actions, play.next_observations, play.env_rewards)
+            )
+            judged[segment.env] = envs.judgement(config.env_id, games(config), seed + segment.env, *whole)
         mp4 = (
             encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
             if encode
@@ -102,7 +107,7 @@ def collect(
                 mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
                 steps=config.segments.length,
                 fps=fps,
-                judgement=judged.tolist(),
+                judgement=judged[segment.env][part].tolist(),
             )
         )
         on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})

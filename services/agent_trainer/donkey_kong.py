@@ -1,0 +1,71 @@
+"""What a teacher of Donkey Kong judges by: how far Mario got, read from the console's memory.
+
+The game's score would not do: it pays for jumped barrels and for the girl, and nothing for the ladders
+between. So a step is judged by where Mario is: the girder he has climbed to, and how near he is to a whole
+ladder up from it. The score breaks ties.
+"""
+
+import numpy as np
+from ale_py import Action, ALEInterface, LoggerMode, roms
+
+from services.agent_trainer import atari
+
+# Bytes of the console's 128.
+MARIO_X, MARIO_Y, JUMP = (
+    19,
+    27,
+    11,
+)  # a smaller y is higher; JUMP counts down in the air, and is 255 otherwise
+FLOORS = np.array([154, 132, 101, 76, 48, 21])  # y at the head of each ladder, the lowest girder first
+LADDERS = ((110,), (50, 82), (90, 110), (50, 70), (110,), (78,))  # x of the whole ladders up from each girder
+WIDTH = 80.0  # of a girder
+SCORE = 1e-4  # what a point of the game's own score is worth beside a girder
+
+
+def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarray:
+    """Play `actions` again from `seed`; return the console's memory after each of T steps: [T, 128] uint8.
+
+    ALE's vector environment shows no memory, so the console itself is driven as that environment drives it:
+    at a reset FIRE, then nothing for as many frames as it drew, then four frames an action. ValueError with
+    sticky actions: their draws cannot be repeated here.
+    """
+    if settings.sticky_actions:
+        raise ValueError("Donkey Kong's teacher needs atari.sticky_actions = 0")
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    console = ALEInterface()
+    console.setFloat("repeat_action_probability", 0.0)
+    console.loadROM(roms.get_rom_path("donkey_kong") or "")
+    games = atari.make_games("donkey_kong", 1, settings)
+    legal = console.getMinimalActionSet()
+
+    def begin(frames: int) -> None:
+        console.reset_game()
+        for frame in range(frames):
+            console.act(Action.FIRE if frame == 0 else Action.NOOP)
+
+    seen = np.empty((len(actions), 128), np.uint8)
+    _, info = games.env.reset(seed=seed)
+    begin(int(info["episode_frame_number"][0]))
+    for step, action in enumerate(actions):
+        number = games.allowed[[action]]
+        _, _, terminated, truncated, info = games.env.step(number)
+        for _ in range(atari.FRAMES_PER_STEP):
+            if not console.game_over():
+                console.act(legal[int(number[0])])
+        seen[step] = console.getRAM()
+        if terminated[0] or truncated[0]:
+            begin(int(info["episode_frame_number"][0]))
+    games.close()
+    return seen
+
+
+def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """Return the judgement [T] of a whole play, by memory [T, 128] and score [T] of each step."""
+    x, y = seen[:, MARIO_X].astype(float), seen[:, MARIO_Y].astype(float)
+    for step in np.flatnonzero(seen[:, JUMP] != 255):  # a jump is no climb: he is where he left the ground
+        y[step] = y[step - 1] if step else FLOORS[0]
+    climbed = np.interp(-y, -FLOORS, np.arange(len(FLOORS)))  # 0 on the lowest girder, 5 on the highest
+    girder = (climbed + 0.25).astype(int)  # girders slope
+    away = [min(abs(at - ladder) for ladder in LADDERS[g]) for at, g in zip(x, girder, strict=True)]
+    judged: np.ndarray = climbed + 0.5 * np.clip(1 - np.array(away) / WIDTH, 0, 1) + SCORE * rewards
+    return judged
