@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from shared.models import Attempt
 from shared.states import QUEUES, WORKER_STAGES, RoundState
-from tests.faults.containers import PROJECT, Plant, docker, networks_of, running, trainers_of
+from tests.faults.containers import PROJECT, Plant, docker, running, trainers_of
 from tests.faults.kinds import LONGER_S, OUTAGE_S
 from tests.faults.plant import LEASE_S
 from tests.faults.system import Flavour, Kind
 
+NETWORK = f"{PROJECT}_default"
 REDIS_CLI = 'REDISCLI_AUTH=$(cat /run/secrets/password) redis-cli "$@"'
 
 
@@ -68,21 +69,26 @@ def stop_postgres(plant: Plant, victim: Victim, draw: random.Random) -> None:
     docker("start", postgres)
 
 
-def pause_trainer(plant: Plant, victim: Victim, draw: random.Random) -> None:
-    """Pause a trainer's container until past its lease: it comes back as a zombie."""
+def pause_trainer(plant: Plant, victim: Victim) -> None:
+    """Pause a trainer's container."""
     docker("pause", victim.container)
+
+
+def unpause_trainer(plant: Plant, victim: Victim, draw: random.Random) -> None:
+    """Let a paused trainer go on when it is past its lease: it comes back as a zombie."""
     time.sleep(LEASE_S + draw.uniform(*LONGER_S))
     docker("unpause", victim.container)
 
 
-def disconnect_trainer(plant: Plant, victim: Victim, draw: random.Random) -> None:
-    """Take a trainer's container off its network until past its lease; its address may change."""
-    networks = networks_of(victim.container)
-    for network in networks:
-        docker("network", "disconnect", network, victim.container)
+def disconnect_trainer(plant: Plant, victim: Victim) -> None:
+    """Take a trainer's container off its network."""
+    docker("network", "disconnect", NETWORK, victim.container)
+
+
+def connect_trainer(plant: Plant, victim: Victim, draw: random.Random) -> None:
+    """Bring it back when it is past its lease; its address may be another one then."""
     time.sleep(LEASE_S + draw.uniform(*LONGER_S))
-    for network in networks:
-        docker("network", "connect", network, victim.container)
+    docker("network", "connect", NETWORK, victim.container)
 
 
 WORK, ALL = WORKER_STAGES, (*WORKER_STAGES, RoundState.LABELING)
@@ -97,8 +103,14 @@ KINDS = [
     Kind("postgres container killed", kill("postgres"), ALL, hits="labeler"),
     Kind("postgres stopped and started", stop_postgres, ALL, hits="labeler"),
     Kind("minio container killed", kill("minio"), WORK),
-    Kind("trainer paused past its lease", pause_trainer, WORK, meanwhile=True),
-    Kind("trainer off the network past its lease", disconnect_trainer, WORK, meanwhile=True),
+    Kind("trainer paused past its lease", unpause_trainer, WORK, meanwhile=True, begin=pause_trainer),
+    Kind(
+        "trainer off the network past its lease",
+        connect_trainer,
+        WORK,
+        meanwhile=True,
+        begin=disconnect_trainer,
+    ),
 ]
 
 

@@ -1,6 +1,5 @@
 """The whole system in the containers of `docker compose`, and what takes hold of them."""
 
-import json
 import re
 import subprocess
 import time
@@ -67,6 +66,7 @@ def running(folder: Path) -> Iterator[Plant]:
     told = {"LEASE_S": LEASE_S, "BEAT_S": BEAT_S, "SWEEP_S": SWEEP_S}
     env = {f"LOCKSTEP_{name}": str(value) for name, value in told.items()}
     env |= {"FAULTS_POSTGRES_PORT": str(postgres), "FAULTS_S3_PORT": str(s3)}
+    compose.Stack(PROJECT, FILES, env).compose("build", "--quiet", timeout=3600)
     with compose.running(PROJECT, *FILES, **env) as stack:
 
         def secret(name: str) -> str:
@@ -108,8 +108,3 @@ def trainers_of(container: str) -> list[int]:
     """Return the ids of the processes of a container that hold torch."""
     lines = docker("top", container, "-eo", "pid,args").splitlines()[1:]
     return [int(line.split()[0]) for line in lines if TRAINER.search(line)]
-
-
-def networks_of(container: str) -> list[str]:
-    """Return the names of the networks that a container is in."""
-    return list(json.loads(docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", container)))

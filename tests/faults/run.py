@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,9 +168,11 @@ def strike(flavour: Flavour, plant: System, kind: Kind, draw: random.Random) -> 
     time.sleep(delay_s)
     victim = flavour.find_victim(plant, kind, stage, found[0], draw)
     errors: list[str] = []
+    if kind.begin is not None:
+        _guarded(errors, kind.begin, plant, victim)
     before, moves = _signs(plant), _moves(plant)
     since, wall = time.monotonic(), time.time()
-    fault = plant.striker.submit(_strike, kind, plant, victim, draw, errors)
+    fault = plant.striker.submit(_guarded, errors, kind.strike, plant, victim, draw)
     if not kind.meanwhile:
         fault.result()
         since, wall = time.monotonic(), time.time()
@@ -196,9 +199,9 @@ def _slowdown() -> float:
     return (time.perf_counter() - wall_s) / 0.05
 
 
-def _strike(kind: Kind, plant: System, victim: Any, draw: random.Random, errors: list[str]) -> None:
+def _guarded(errors: list[str], act: Callable[..., None], *arguments: Any) -> None:
     try:
-        kind.strike(plant, victim, draw)
+        act(*arguments)
     except Exception as error:  # it belongs to the fault's outcome, not to this thread's standard error
         errors.append(f"{type(error).__name__}: {error}")
 

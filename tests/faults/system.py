@@ -28,13 +28,17 @@ class System(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault; `strike(system, victim, draw)` returns when the fault is over."""
+    """A kind of fault; `strike(system, victim, draw)` returns when the fault is over.
+
+    What takes a while to take hold is in `begin(system, victim)`: time counts from its end.
+    """
 
     name: str
     strike: Callable[[Any, Any, random.Random], None]
     stages: tuple[RoundState, ...]
     meanwhile: bool = False  # others must go on while it lasts: recovery counts from its begin, not its end
     hits: str | None = None  # the part that must be up again afterwards, if not a worker
+    begin: Callable[[Any, Any], None] | None = None
 
 
 @dataclass(frozen=True)
