@@ -4,8 +4,8 @@ A message holds an attempt's id and nothing else. It is acknowledged before the 
 doubled or late one does no harm: a claim takes care of doubles, and the coordinator hints again at what
 nobody claims.
 
-The full size sends hints over Redis. The embedded size sends them through a folder: kombu's filesystem
-transport, in which a message is a file; `FolderChannel` closes two gaps in it.
+The full size sends hints over Redis (`redis_transport.py`). The embedded size sends them through a folder:
+kombu's filesystem transport, in which a message is a file; `FolderChannel` closes two gaps in it.
 """
 
 import logging
@@ -35,6 +35,10 @@ CONNECT_S = 2.0  # a broker that does not answer holds up its caller no longer t
 FOLDER_TRANSPORT = "lockstep-folder"
 
 
+class BrokerAway(RuntimeError):
+    """The broker does not answer; the message says why and what to do."""
+
+
 class FolderChannel(filesystem.Channel):
     """kombu's channel through a folder, in which messages appear whole and damaged ones stop nobody.
 
@@ -44,6 +48,12 @@ class FolderChannel(filesystem.Channel):
 
     def _queue_bind(self, *_: Any) -> None:
         """Keep no table of bindings: hints go through the anonymous exchange, which needs none."""
+
+    def check(self) -> None:
+        """Raise OSError unless a message could be sent."""
+        probe = Path(self.data_folder_out) / f"{uuid.uuid4().hex}.unfinished"
+        probe.touch()
+        probe.unlink()
 
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
@@ -82,6 +92,8 @@ class FolderTransport(filesystem.Transport):
 
 
 TRANSPORT_ALIASES[FOLDER_TRANSPORT] = f"{__name__}:{FolderTransport.__name__}"
+for _scheme in ("redis", "rediss"):  # named, not imported: the embedded size needs no Redis
+    TRANSPORT_ALIASES[_scheme] = "shared.redis_transport:RedisTransport"
 
 
 def make_app(settings: Settings) -> Celery:
@@ -127,6 +139,17 @@ class Broker:
                     "could not hint at attempt %s: %s (it is hinted at again)", hint.attempt_id, error
                 )
                 return
+
+    def check(self) -> None:
+        """Raise BrokerAway unless the broker answers, or its folder can be written to."""
+        try:
+            with self.app.connection_for_write() as connection, connection.channel() as channel:
+                if isinstance(channel, FolderChannel):
+                    channel.check()
+                else:
+                    channel.client.ping()
+        except Exception as error:  # every transport has errors of its own
+            raise BrokerAway(f"the broker does not answer ({error}); is it running?") from error
 
     def close(self) -> None:
         """Close the connections."""

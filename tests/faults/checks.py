@@ -34,7 +34,7 @@ KINDS_OF = {
 def check(plant: System, calm: str, taken: set[str]) -> dict[str, list[str]]:
     """Run every check; `calm` names the undisturbed experiment, `taken` the answers that got a 200."""
     store = plant.settings.open_store()
-    with plant.database.read() as session:
+    with plant.database.read(snapshot=True) as session:  # one that may take its time over the store
         return {
             "one legal path of transitions for each round": list(paths(session)),
             "no label lost or counted twice": list(answers(session, taken)),
