@@ -106,6 +106,8 @@ def run_to_the_end(stack: Stack, name: str) -> None:
     stack.lockstep("teach", name)
     report = stack.report(name)
     assert report["state"] == "finished", report["state"]
+    for one in attempts(report):
+        assert {"host", "device", "torch"} <= {key for key, value in one["worker"].items() if value}, one
     means = [round_["evaluation"]["mean"] for round_ in report["rounds"]]
     failed = [a for a in attempts(report) if a["state"] != "succeeded"]
     begun, ended = (datetime.fromisoformat(report[name]) for name in ("created_at", "ended_at"))
