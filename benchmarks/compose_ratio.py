@@ -94,15 +94,8 @@ def full_size(stack: Stack) -> Size:
     return Size("full", stack.url, stack.admin_token, token)
 
 
-def main() -> None:
-    """Run both sizes by turns; print a table and the ratio of the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="of each size")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="as in lockstep create"
-    )
-    options = parser.parse_args()
-    overrides = configuration.parse_overrides(options.set)
+def compare(runs: int, overrides: dict[str, Any]) -> dict[str, float]:
+    """Run both sizes by turns, printing a table; return the medians and their ratio."""
     took: dict[str, list[float]] = {"embedded": [], "full": []}
     rounds = set()
     print(f"{'size':>9} {'run':>4} {'rounds':>6} {'seconds':>8}" + "".join(f" {one:>16}" for one in STAGES))
@@ -111,7 +104,7 @@ def main() -> None:
         running("lockstep-ratio") as stack,
         embedded_size(Path(folder)) as small,
     ):
-        for number in range(options.runs + 1):
+        for number in range(runs + 1):
             for size in (small, full_size(stack)):
                 report = run(size, f"run-{number}", overrides)
                 rounds.add(len(report["rounds"]))
@@ -123,11 +116,18 @@ def main() -> None:
     if len(rounds) > 1:
         raise SystemExit(f"the runs are not alike: {sorted(rounds)} rounds")
     medians = {name: round(statistics.median(all_), 2) for name, all_ in took.items()}
-    print(
-        json.dumps(
-            {"ratio": round(medians["full"] / medians["embedded"], 3), **medians, "runs": options.runs}
-        )
+    return {"ratio": round(medians["full"] / medians["embedded"], 3), **medians, "runs": runs}
+
+
+def main() -> None:
+    """Compare, and print the figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=5, help="of each size")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as in lockstep create"
     )
+    options = parser.parse_args()
+    print(json.dumps(compare(options.runs, configuration.parse_overrides(options.set))))
 
 
 if __name__ == "__main__":
