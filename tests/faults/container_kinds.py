@@ -140,4 +140,10 @@ def goes_round(plant: Plant, since: float) -> bool:
         return False
 
 
-CONTAINERS = Flavour(running, available, find_victim, goes_round)
+WORK_TO_DO = {  # two seconds or more a stage: Docker takes some tenths to strike
+    "rounds": 5,
+    "segments": {"collect_steps": 16384, "collect_envs": 4},
+    "reward_model": {"epochs": 600},
+    "agent": {"total_steps": 8192},
+}
+CONTAINERS = Flavour(running, available, find_victim, WORK_TO_DO, goes_round)

@@ -204,7 +204,8 @@ def goes_round(plant: Plant, since: float) -> bool:
     return path.exists() and path.stat().st_mtime > since
 
 
-PROCESSES = Flavour(running, available, find_victim, goes_round)
+WORK_TO_DO = {"agent": {"total_steps": 2048}}
+PROCESSES = Flavour(running, available, find_victim, WORK_TO_DO, goes_round)
 
 
 def _fill(plant: Plant, server: str, draw: random.Random) -> None:

@@ -75,6 +75,7 @@ class School:
     """The teacher, in a thread: creates one experiment after the other and answers in each until it ends."""
 
     plant: System
+    work: dict[str, Any]
     taken: set[str] = field(default_factory=set)  # ids of the answers that got a 200
     last: threading.Event = field(default_factory=threading.Event)  # begin no further experiment
     problem: str = ""
@@ -101,7 +102,7 @@ class School:
 
     def _create(self, name: str) -> None:
         token = secrets(self.plant.settings).admin_token
-        config = configuration(name).model_dump(mode="json")
+        config = configuration(name, self.work).model_dump(mode="json")
         while True:
             with suppress(httpx.TransportError):
                 answer = httpx.post(
@@ -113,12 +114,10 @@ class School:
             time.sleep(0.1)
 
 
-def configuration(name: str) -> Any:
-    """Return the experiment: CartPole, some seconds a round."""
-    return parts.tiny(
-        name, rounds=ROUNDS, labels={"comparisons_per_round": 4, "lease_s": 5, "undo_grace_s": 0},
-        agent={"total_steps": 2048},
-    )  # fmt: skip
+def configuration(name: str, work: dict[str, Any]) -> Any:
+    """Return the experiment: CartPole, some seconds a round; `work` says how much is to be done."""
+    labels = {"comparisons_per_round": 4, "lease_s": 5, "undo_grace_s": 0}
+    return parts.tiny(name, **({"rounds": ROUNDS, "labels": labels} | work))
 
 
 def run(flavour: Flavour, folder: Path, faults: int, seed: int, wanted: str, console: Console) -> Outcome:
@@ -130,7 +129,7 @@ def run(flavour: Flavour, folder: Path, faults: int, seed: int, wanted: str, con
         kinds = [kind for kind in kinds if wanted in kind.name]
         order = [kinds[number % len(kinds)] for number in range(faults)]
         draw.shuffle(order)
-        school = School(plant)
+        school = School(plant, flavour.work)
         console.print("the undisturbed run ...")
         school.lead([CALM])
         names = [f"faulted-{uuid.uuid4().hex[:8]}" for _ in range(faults + 1)]

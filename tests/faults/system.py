@@ -48,4 +48,5 @@ class Flavour:
     running: Callable[[Path], AbstractContextManager[Any]]  # everything it writes in the folder
     available: Callable[[Any], tuple[list[Kind], list[str]]]  # what can be done here, why the rest can't
     find_victim: Callable[[Any, Kind, RoundState, Attempt | None, random.Random], Any]
+    work: dict[str, Any]  # what an experiment is to do, so that faults strike in the middle of its stages
     goes_round: Callable[[Any, float], bool]  # whether the coordinator has gone round since that moment
