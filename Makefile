@@ -28,7 +28,7 @@ faults: .venv/installed-dev ## break the running system 200 times, see that noth
 	@bash tests/setup_services.sh
 	$(BIN)/python -m tests.faults --faults 200 --seed 1
 
-faults-containers: .venv/installed-dev ## the same 40 times on the containers of docker compose; five minutes
+faults-containers: .venv/installed-dev ## the same 40 times on the containers of docker compose; ten minutes
 	$(BIN)/python -m tests.faults --containers --faults 40 --seed 1
 
 check: .venv/installed-dev ## check format, style, types and who imports whom
