@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 TASK = "lockstep.attempt"  # the name of the one task; its argument is the id of an attempt
 POLL_S = 0.05  # between two looks into the folder: about 1 % of a core
 CONNECT_S = 2.0  # a broker that does not answer holds up its caller no longer than this, twice
+ANSWER_S = 3.0  # the same for one that hangs
 FOLDER_TRANSPORT = "lockstep-folder"
 
 
@@ -165,6 +166,7 @@ def _transport(url: str) -> dict[str, Any]:
         return {"broker_url": f"{FOLDER_TRANSPORT}://localhost", "broker_transport_options": options}
     options = {
         "socket_connect_timeout": CONNECT_S,
+        "socket_timeout": ANSWER_S,
         "socket_keepalive": True,
         "max_retries": 1,  # of a sender; a worker waits for ever
         "interval_start": 0.0,

@@ -17,8 +17,9 @@ from sqlalchemy import select, update
 
 from services import worker_loop
 from services.worker_loop import Worker, explain, work
+from shared import broker as broker_module
 from shared import rounds
-from shared.broker import Broker, make_app
+from shared.broker import Broker, BrokerAway, make_app
 from shared.config import ExperimentConfig
 from shared.database import Database, now
 from shared.models import Attempt, Clip, Event, Round
@@ -353,6 +354,25 @@ def test_an_unreachable_broker_is_only_a_warning(tmp_path: Path, caplog: pytest.
     broker.send([Hint(1, "agent_trainer"), Hint(2, "reward_trainer")])
     assert [record.levelname for record in caplog.records if record.name == "shared.broker"] == ["WARNING"]
     broker.close()
+
+
+def test_a_broker_that_hangs_holds_up_nobody(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(broker_module, "ANSWER_S", 0.3)
+    with parts.cable(int(redis_url.rpartition(":")[2].partition("/")[0])) as cable:
+        broker = Broker(load_settings(data_dir=tmp_path, broker_url=f"redis://127.0.0.1:{cable.port}/7"))
+        broker.check()
+        broker.send([Hint(1, "agent_trainer")])
+        assert not caplog.records
+        cable.stalled.set()
+        began = time.monotonic()
+        broker.send([Hint(2, "agent_trainer")])
+        assert "could not hint at attempt 2" in caplog.text
+        with pytest.raises(BrokerAway, match="does not answer"):
+            broker.check()
+        assert time.monotonic() - began < 30, "it waited for what never came"
+        broker.close()
 
 
 def test_damaged_messages_are_dropped_and_the_next_one_is_read(
