@@ -5,10 +5,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-slow faults check compose-check clean
+.PHONY: help run demo test test-slow faults faults-containers check compose-check clean
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/installed ## start Lockstep on this machine and label in the browser; Ctrl-C stops it, again goes on
 	@$(BIN)/lockstep run
@@ -27,6 +27,9 @@ test-slow: .venv/installed-dev ## run the long learning runs
 faults: .venv/installed-dev ## break the running system 200 times, see that nothing is lost; half an hour
 	@bash tests/setup_services.sh
 	$(BIN)/python -m tests.faults --faults 200 --seed 1
+
+faults-containers: .venv/installed-dev ## the same 40 times on the containers of docker compose; ten minutes
+	$(BIN)/python -m tests.faults --containers --faults 40 --seed 1
 
 check: .venv/installed-dev ## check format, style, types and who imports whom
 	$(BIN)/ruff format --check .

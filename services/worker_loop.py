@@ -81,8 +81,8 @@ class Watch:
 def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
     """Run a worker over its trainer process until SIGTERM or SIGINT.
 
-    Whatever else ends it (only a damaged entry in Redis is known to) ends the process after the attempt at
-    hand, with a status that is not 0: whoever started it starts it again.
+    Whatever else ends it ends the process after the attempt at hand, with a status that is not 0: whoever
+    started it starts it again.
     """
     logs.set_up(settings)
     logging.getLogger("kombu").setLevel(logging.WARNING)

@@ -4,8 +4,8 @@ A message holds an attempt's id and nothing else. It is acknowledged before the 
 doubled or late one does no harm: a claim takes care of doubles, and the coordinator hints again at what
 nobody claims.
 
-The full size sends hints over Redis. The embedded size sends them through a folder: kombu's filesystem
-transport, in which a message is a file; `FolderChannel` closes two gaps in it.
+The full size sends hints over Redis (`redis_transport.py`). The embedded size sends them through a folder:
+kombu's filesystem transport, in which a message is a file; `FolderChannel` closes two gaps in it.
 """
 
 import logging
@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 TASK = "lockstep.attempt"  # the name of the one task; its argument is the id of an attempt
 POLL_S = 0.05  # between two looks into the folder: about 1 % of a core
 CONNECT_S = 2.0  # a broker that does not answer holds up its caller no longer than this, twice
+ANSWER_S = 3.0  # the same for one that hangs
 FOLDER_TRANSPORT = "lockstep-folder"
+
+
+class BrokerAway(RuntimeError):
+    """The broker does not answer; the message says why and what to do."""
 
 
 class FolderChannel(filesystem.Channel):
@@ -44,6 +49,12 @@ class FolderChannel(filesystem.Channel):
 
     def _queue_bind(self, *_: Any) -> None:
         """Keep no table of bindings: hints go through the anonymous exchange, which needs none."""
+
+    def check(self) -> None:
+        """Raise OSError unless a message could be sent."""
+        probe = Path(self.data_folder_out) / f"{uuid.uuid4().hex}.unfinished"
+        probe.touch()
+        probe.unlink()
 
     def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
@@ -82,6 +93,8 @@ class FolderTransport(filesystem.Transport):
 
 
 TRANSPORT_ALIASES[FOLDER_TRANSPORT] = f"{__name__}:{FolderTransport.__name__}"
+for _scheme in ("redis", "rediss"):  # named, not imported: the embedded size needs no Redis
+    TRANSPORT_ALIASES[_scheme] = "shared.redis_transport:RedisTransport"
 
 
 def make_app(settings: Settings) -> Celery:
@@ -128,6 +141,17 @@ class Broker:
                 )
                 return
 
+    def check(self) -> None:
+        """Raise BrokerAway unless the broker answers, or its folder can be written to."""
+        try:
+            with self.app.connection_for_write() as connection, connection.channel() as channel:
+                if isinstance(channel, FolderChannel):
+                    channel.check()
+                else:
+                    channel.client.ping()
+        except Exception as error:  # every transport has errors of its own
+            raise BrokerAway(f"the broker does not answer ({error}); is it running?") from error
+
     def close(self) -> None:
         """Close the connections."""
         self.app.close()
@@ -142,6 +166,7 @@ def _transport(url: str) -> dict[str, Any]:
         return {"broker_url": f"{FOLDER_TRANSPORT}://localhost", "broker_transport_options": options}
     options = {
         "socket_connect_timeout": CONNECT_S,
+        "socket_timeout": ANSWER_S,
         "socket_keepalive": True,
         "max_retries": 1,  # of a sender; a worker waits for ever
         "interval_start": 0.0,

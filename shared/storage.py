@@ -53,6 +53,9 @@ class StoreFull(StoreError):
 class Store(Protocol):
     """What every service knows of the store. Every method raises BadKey for an unsafe key."""
 
+    def check(self) -> None:
+        """Raise StoreError unless the store answers."""
+
     def put(self, key: str, data: bytes) -> None:
         """Store `data` whole or not at all; KeyTaken if other bytes lie there, StoreFull without room."""
 
@@ -125,6 +128,12 @@ class FolderStore:
             with suppress(FileNotFoundError):  # another process may tidy up at the same time
                 if left.stat().st_mtime < time.time() - STALE_S:
                     left.unlink()
+
+    def check(self) -> None:
+        probe = self._unfinished / uuid.uuid4().hex
+        with _folder_errors(f"the folder {self.root}"):
+            probe.touch()
+            probe.unlink()
 
     def put(self, key: str, data: bytes) -> None:
         path, unfinished = self._path(key), self._unfinished / uuid.uuid4().hex

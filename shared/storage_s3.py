@@ -63,6 +63,10 @@ class S3Store:
                 with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # another service was quicker
                     client.create_bucket(Bucket=bucket)
 
+    def check(self) -> None:
+        with _s3_errors(f"the bucket {self._bucket}"):
+            self._client.head_bucket(Bucket=self._bucket)
+
     def put(self, key: str, data: bytes) -> None:
         with _s3_errors(key):
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from services.coordinator import loop
 from shared import rounds
@@ -111,8 +111,11 @@ def test_the_quick_look_waits_for_the_last_label(settings: Settings, database: D
         row = Comparison(round_id=round_.id, number=1, held_out=False, clip_ids=[1, 2])
         row.labels_wanted = 1
         session.add(row)
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
     with database.read() as session:
         assert loop.due(session) == []
+    assert sum("SELECT" in one for one in asked) == 1, asked  # while people label, a look is one round trip
     with database.write() as session:
         session.execute(update(Comparison).values(labels_given=1))
     with database.read() as session:

@@ -3,15 +3,20 @@
 import hashlib
 import json
 import re
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from shared import rounds
+from shared.database import migrate
 from shared.models import Clip, StoredArtifact
-from tests import scenes
+from tests import parts, scenes
+from tests.conftest import fresh_postgres
 from tests.scenes import join, put_answer
 from tests.served import Served, reason
+from tests.services import S3
 
 # --------------------------------------------------------------------------------- clips
 
@@ -176,3 +181,48 @@ def test_a_database_without_tables_is_not_ready(tmp_path: Path, empty_database_u
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
         assert reason(httpx.get(f"{url}/readyz"), 503) == "no_tables"
         assert reason(httpx.get(f"{url}/api/experiments"), 503) == "database"
+
+
+def test_ready_is_who_reaches_database_broker_and_store(
+    tmp_path: Path, postgres_url: str, postgres_template: str, redis_url: str, s3: S3
+) -> None:
+    with ExitStack() as stack:
+        database_url = stack.enter_context(fresh_postgres(postgres_url, postgres_template))
+        routes = {"database": database_url, "broker": redis_url, "store": s3.endpoint}
+        cables = {}
+        for name, url in routes.items():
+            port = urlsplit(url).port
+            cables[name] = stack.enter_context(parts.cable(port))
+            routes[name] = url.replace(f":{port}", f":{cables[name].port}")
+        settings = scenes.settings_for(
+            tmp_path, routes["database"], broker_url=routes["broker"], store_url="s3://ready/x",
+            s3_endpoint=routes["store"], s3_access_key=s3.access_key, s3_secret_key=s3.secret_key,
+            port=0, log_level="ERROR",
+        )  # fmt: skip
+        url = stack.enter_context(scenes.serve(settings))
+
+        def ready() -> httpx.Response:
+            return httpx.get(f"{url}/readyz", timeout=60)
+
+        assert ready().json() == {"status": "ok"}
+        for name, cable in cables.items():
+            cable.cut.set()
+            assert reason(ready(), 503) == name
+            assert httpx.get(f"{url}/healthz").status_code == 200
+            cable.cut.clear()
+            assert ready().json() == {"status": "ok"}
+
+
+def test_an_embedded_system_whose_folders_are_gone_is_not_ready(tmp_path: Path) -> None:
+    settings = scenes.settings_for(tmp_path, f"sqlite:///{tmp_path / 'x.db'}", port=0, log_level="ERROR")
+    migrate(settings.database_url)
+    data = settings.data_dir
+    with scenes.serve(settings) as url:
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}
+        for name in ("broker", "store"):
+            (data / name).rename(data / "elsewhere")
+            (data / name).write_text("in its place")
+            assert reason(httpx.get(f"{url}/readyz"), 503) == name
+            (data / name).unlink()
+            (data / "elsewhere").rename(data / name)
+        assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}

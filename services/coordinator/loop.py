@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +32,28 @@ LOCK_ID = 0x10C45739  # of Postgres's advisory lock: any number, the same in eve
 WAIT_S = 1.0  # between two tries to become the coordinator, or to reach the database
 SLOW_SWEEP_S = 5.0  # all live rounds are swept this often, even if the quick look finds nothing to do
 
+Reader = Callable[[], AbstractContextManager[Session]]
+
+_LIVE = and_(Attempt.round_id == Round.id, Attempt.state.in_(LIVE_ATTEMPTS))
+_UNLABELED = exists().where(
+    Comparison.round_id == Round.id, Comparison.labels_given < Comparison.labels_wanted
+)
+# The rounds that do not wait for people, and what says whether they are due. Made once, as it is asked often.
+MOVING = (
+    select(
+        Round.id, Round.state, Experiment.state, Attempt.state, Attempt.lease_until, Attempt.hinted_at,
+        Attempt.hints, Attempt.not_before,
+    )
+    .join(Experiment)
+    .outerjoin(Attempt, _LIVE)
+    .where(
+        Experiment.state.in_((ExperimentState.RUNNING, ExperimentState.PAUSED)),
+        Round.state.in_(STAGES),
+        (Round.state != RoundState.LABELING) | ~_UNLABELED,
+    )
+    .order_by(Round.id)
+)  # fmt: skip
+
 
 def main() -> None:
     """Coordinate until SIGTERM or SIGINT."""
@@ -52,15 +74,15 @@ def coordinate(settings: Settings, database: Database, broker: Broker, leaving: 
     while not leaving.is_set():
         touch(settings.alive_file)  # one that waits for its turn, or for the database, is alive too
         try:
-            with _lock(settings, database) as held:
-                if not held():
+            with _lock(settings, database) as read:
+                if read is None:
                     leaving.wait(WAIT_S)
                     continue
                 log.info("coordinating")
                 if failed:  # workers could not beat either: they get time for it before they are given up
                     leaving.wait(2 * settings.beat_s)
                     failed = False
-                _look_again_and_again(settings, database, broker, leaving, held)
+                _look_again_and_again(settings, database, broker, leaving, read)
         except SQLAlchemyError as error:
             failed = True
             log.warning("the database can't be reached: %s", str(error).partition("\n")[0])
@@ -69,26 +91,11 @@ def coordinate(settings: Settings, database: Database, broker: Broker, leaving: 
 
 def due(session: Session) -> list[int]:
     """Return the rounds that a sweep would do something about, by one query that locks nothing."""
+    rows = session.execute(MOVING).all()
+    if not rows:  # while people label, there is nothing else to ask
+        return []
     moment = now(session)
-    live = and_(Attempt.round_id == Round.id, Attempt.state.in_(LIVE_ATTEMPTS))
-    unlabeled = exists().where(
-        Comparison.round_id == Round.id, Comparison.labels_given < Comparison.labels_wanted
-    )
-    query = (
-        select(
-            Round.id, Round.state, Experiment.state, Attempt.state, Attempt.lease_until, Attempt.hinted_at,
-            Attempt.hints, Attempt.not_before,
-        )
-        .join(Experiment)
-        .outerjoin(Attempt, live)
-        .where(
-            Experiment.state.in_((ExperimentState.RUNNING, ExperimentState.PAUSED)),
-            Round.state.in_(STAGES),
-            (Round.state != RoundState.LABELING) | ~unlabeled,
-        )
-        .order_by(Round.id)
-    )  # fmt: skip
-    return [row[0] for row in session.execute(query) if _is_due(moment, *row[1:])]
+    return [row[0] for row in rows if _is_due(moment, *row[1:])]
 
 
 def sweep(database: Database, broker: Broker, max_attempts: int, round_ids: list[int]) -> None:
@@ -123,12 +130,12 @@ def _look_again_and_again(
     database: Database,
     broker: Broker,
     leaving: threading.Event,
-    held: Callable[[], bool],
+    read: Reader,
 ) -> None:
     slow_every = max(round(SLOW_SWEEP_S / settings.sweep_s), 1)
     looks = 0
-    while held() and not leaving.is_set():
-        with database.read() as session:
+    while not leaving.is_set():
+        with read() as session:
             thorough = looks % slow_every == 0
             round_ids = rounds.rounds_to_sweep(session) if thorough else due(session)
         sweep(database, broker, settings.max_attempts, round_ids)
@@ -160,22 +167,22 @@ def _is_due(
 
 
 @contextmanager
-def _lock(settings: Settings, database: Database) -> Iterator[Callable[[], bool]]:
-    """Try to take the coordinator's lock; the value says whether it is held (still)."""
+def _lock(settings: Settings, database: Database) -> Iterator[Reader | None]:
+    """Try to take the coordinator's lock; yield how to read while it is held, None if another one has it."""
     if database.is_sqlite:
         with _file_lock(settings.data_dir / "coordinator.lock") as got:
-            yield lambda: got
+            yield database.read if got else None
         return
     # The lock belongs to this connection: if it breaks, the next use raises and we stop being coordinator.
+    # The looks go through it too: one round trip says that the lock is held still, and what is due.
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         got = bool(connection.execute(text(f"SELECT pg_try_advisory_lock({LOCK_ID})")).scalar_one())
 
-        def held() -> bool:
-            connection.execute(text("SELECT 1"))
-            return got
+        def read() -> Session:
+            return Session(connection, autoflush=False, expire_on_commit=False)
 
         try:
-            yield held
+            yield read if got else None
         finally:
             connection.invalidate()  # closes the session, and with it the lock
 

@@ -23,7 +23,7 @@ from services.labeler import (
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
-from shared.broker import Broker
+from shared.broker import Broker, BrokerAway
 from shared.database import Database
 from shared.models import Base
 from shared.settings import Settings, check_safe, secrets
@@ -39,12 +39,17 @@ def healthz() -> dict[str, str]:
 
 @health.get("/readyz")
 def readyz(service: Service) -> dict[str, str]:
-    """Say that the database answers and has its tables."""
+    """Say that the database answers and has its tables, and that broker and store answer."""
     with service.database.read() as session:
         session.execute(text("SELECT 1"))
         missing = set(Base.metadata.tables) - set(inspect(session.connection()).get_table_names())
     if missing:
         raise Problem(503, "no_tables", f"the database lacks {', '.join(sorted(missing))}: migrate it first")
+    try:
+        service.broker.check()
+    except BrokerAway as error:
+        raise Problem(503, "broker", str(error)) from None
+    service.store.check()
     return {"status": "ok"}
 
 

@@ -19,9 +19,11 @@ from typing import Any
 
 import httpx
 
+from benchmarks.compose_ratio import compare
 from tests.compose.stack import COMBINATIONS, NEEDED, ROOT, Stack, free_port, free_ports_in_a_row, running
 
 IDLE_S = 60.0  # the time over which idle services are watched
+RUNS = 3  # of each size, to be compared
 BRIDGE = "172.17.0.1"  # this machine as containers of every network reach it, by Docker's default
 FEW = ("--set", "labels.comparisons_first_round=6", "--set", "labels.comparisons_per_round=6")
 SMALL = ("--set", "rounds=1", *FEW)
@@ -74,9 +76,11 @@ def first_pair() -> None:
         ready = time.monotonic()
         stack.lockstep("create", "configs/cartpole.toml")
         token = invite(stack, "somebody")
+        created = time.monotonic()
         pair = claim(stack, "cartpole", token)
         labelable = time.monotonic()
-        say(f"first pair: labeler ready after {ready - began:.1f} s, pair after {labelable - began:.1f} s")
+        moments = [f"{moment - began:.1f} s" for moment in (ready, created, labelable)]
+        say("first pair: labeler ready after {}, experiment there {}, pair {} (wanted: 30)".format(*moments))
         video = httpx.get(stack.url + pair["clips"][0]["url"], headers=bearer(token), trust_env=False)
         assert video.headers["content-type"] == "video/mp4", video.text
         assert video.content[4:8] == b"ftyp"
@@ -98,7 +102,7 @@ def idle(stack: Stack) -> None:
     after, took = stack.cpu_and_memory(), time.monotonic() - began
     for service, (seconds, memory) in sorted(after.items()):
         percent = 100 * (seconds - before[service][0]) / took
-        say(f"idle: {service:15} {percent:5.2f} % of a core, {memory:4.0f} MiB")
+        say(f"idle: {service:15} {percent:5.2f} % of a core (wanted: 2), {memory:4.0f} MiB")
 
 
 def run_to_the_end(stack: Stack, name: str) -> None:
@@ -106,6 +110,8 @@ def run_to_the_end(stack: Stack, name: str) -> None:
     stack.lockstep("teach", name)
     report = stack.report(name)
     assert report["state"] == "finished", report["state"]
+    for one in attempts(report):
+        assert {"host", "device", "torch"} <= {key for key, value in one["worker"].items() if value}, one
     means = [round_["evaluation"]["mean"] for round_ in report["rounds"]]
     failed = [a for a in attempts(report) if a["state"] != "succeeded"]
     begun, ended = (datetime.fromisoformat(report[name]) for name in ("created_at", "ended_at"))
@@ -230,6 +236,12 @@ def join(stack: Stack, folder: Path) -> Stack:
     return Stack("lockstep-check-worker", ("docker-compose.worker.yml",), told)
 
 
+def ratio() -> None:
+    """A warm run with the oracle takes little longer than in the embedded size."""
+    figures = compare(RUNS, {})
+    say(f"ratio: {figures['ratio']} ({figures['full']} s to {figures['embedded']} s; at most 1.5 is wanted)")
+
+
 def invite(stack: Stack, name: str) -> str:
     """Return the token of a new labeler."""
     return str(stack.admin("POST", "/api/labelers", {"name": name, "kind": "person"})["token"])
@@ -293,6 +305,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "first_pair": first_pair,
     "scale": scale,
     "move": move,
+    "ratio": ratio,
 }
 
 

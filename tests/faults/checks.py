@@ -21,7 +21,7 @@ from shared.models import (
 )  # fmt: skip
 from shared.states import WORKER_STAGES, AttemptState, RoundState
 from shared.storage import Store, StoreError
-from tests.faults.plant import Plant
+from tests.faults.system import System
 
 ROUND_EVENTS = {row.event for row in states.ROUND_TABLE}
 KINDS_OF = {
@@ -31,10 +31,10 @@ KINDS_OF = {
 }
 
 
-def check(plant: Plant, calm: str, taken: set[str]) -> dict[str, list[str]]:
+def check(plant: System, calm: str, taken: set[str]) -> dict[str, list[str]]:
     """Run every check; `calm` names the undisturbed experiment, `taken` the answers that got a 200."""
     store = plant.settings.open_store()
-    with plant.database.read() as session:
+    with plant.database.read(snapshot=True) as session:  # one that may take its time over the store
         return {
             "one legal path of transitions for each round": list(paths(session)),
             "no label lost or counted twice": list(answers(session, taken)),

@@ -1,23 +1,23 @@
-"""The faults: what each does to the running system, and until when."""
+"""The faults of processes: what each does to the running system, and until when."""
 
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import redis
-from sqlalchemy import select
 
 from shared.models import Attempt
 from shared.states import QUEUES, WORKER_STAGES, RoundState
-from tests.faults.plant import LEASE_S, Part, Plant
+from tests.faults.plant import LEASE_S, Part, Plant, running
+from tests.faults.system import Flavour, Kind
 
 LONGER_S = (0.5, 2.5)  # by so much a worker that is away outstays its lease
 OUTAGE_S = (0.5, 3.0)  # a server is away for this long
+ORPHAN_S = 20.0  # a trainer whose worker is gone ends within this: one that still loads torch hears it late
 CLOCK_S = (120, 600)  # a clock is off by this much, either way
 
 
@@ -27,17 +27,6 @@ class Victim:
 
     stage: RoundState
     part: Part
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of fault."""
-
-    name: str
-    strike: Callable[[Plant, Victim, random.Random], None]  # returns when the fault is over
-    stages: tuple[RoundState, ...]
-    meanwhile: bool = False  # others must go on while it lasts: recovery counts from its begin, not its end
-    hits: str | None = None  # the part that must be up again afterwards, if not a worker
 
 
 def kill_trainer(plant: Plant, victim: Victim, draw: random.Random) -> None:
@@ -51,7 +40,7 @@ def kill_worker(plant: Plant, victim: Victim, draw: random.Random) -> None:
     trainers = victim.part.processes()[1:]
     for pid in victim.part.processes()[:1]:
         _signal(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + ORPHAN_S
     while any(map(_lives, trainers)):
         if time.monotonic() > deadline:
             raise AssertionError(f"the trainer of {victim.part.name} outlived its worker")
@@ -210,10 +199,14 @@ def find_victim(
     return Victim(stage, draw.choice([p for p in workers if queue is None or queue in p.module]))
 
 
-def running_attempt(plant: Plant) -> Attempt | None:
-    """Return the attempt that some worker is at."""
-    with plant.database.read() as session:
-        return session.scalar(select(Attempt).where(Attempt.state == "running"))
+def goes_round(plant: Plant, since: float) -> bool:
+    """Whether the coordinator has gone round since then."""
+    path = plant.parts["coordinator"].alive_file
+    return path.exists() and path.stat().st_mtime > since
+
+
+WORK_TO_DO = {"agent": {"total_steps": 2048}}
+PROCESSES = Flavour(running, available, find_victim, WORK_TO_DO, goes_round)
 
 
 def _fill(plant: Plant, server: str, draw: random.Random) -> None:

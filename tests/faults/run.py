@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,8 @@ from shared.states import RoundState
 from shared.transitions import StaleState
 from tests import parts
 from tests.faults import checks
-from tests.faults.kinds import Kind, Victim, available, find_victim
-from tests.faults.plant import LEASE_S, SWEEP_S, Plant, running
+from tests.faults.plant import LEASE_S, SWEEP_S
+from tests.faults.system import Flavour, Kind, System
 
 ROUNDS = 8  # of each experiment
 LIMIT_S = LEASE_S + SWEEP_S + 10.0  # within which every fault should be recovered from
@@ -73,7 +74,8 @@ class Outcome:
 class School:
     """The teacher, in a thread: creates one experiment after the other and answers in each until it ends."""
 
-    plant: Plant
+    plant: System
+    work: dict[str, Any]
     taken: set[str] = field(default_factory=set)  # ids of the answers that got a 200
     last: threading.Event = field(default_factory=threading.Event)  # begin no further experiment
     problem: str = ""
@@ -100,7 +102,7 @@ class School:
 
     def _create(self, name: str) -> None:
         token = secrets(self.plant.settings).admin_token
-        config = configuration(name).model_dump(mode="json")
+        config = configuration(name, self.work).model_dump(mode="json")
         while True:
             with suppress(httpx.TransportError):
                 answer = httpx.post(
@@ -112,24 +114,22 @@ class School:
             time.sleep(0.1)
 
 
-def configuration(name: str) -> Any:
-    """Return the experiment: CartPole, some seconds a round."""
-    return parts.tiny(
-        name, rounds=ROUNDS, labels={"comparisons_per_round": 4, "lease_s": 5, "undo_grace_s": 0},
-        agent={"total_steps": 2048},
-    )  # fmt: skip
+def configuration(name: str, work: dict[str, Any]) -> Any:
+    """Return the experiment: CartPole, some seconds a round; `work` says how much is to be done."""
+    labels = {"comparisons_per_round": 4, "lease_s": 5, "undo_grace_s": 0}
+    return parts.tiny(name, **({"rounds": ROUNDS, "labels": labels} | work))
 
 
-def run(folder: Path, faults: int, seed: int, wanted: str, console: Console) -> Outcome:
+def run(flavour: Flavour, folder: Path, faults: int, seed: int, wanted: str, console: Console) -> Outcome:
     """Strike `faults` times; the kinds that `wanted` names, in equal shares and a drawn order."""
     outcome = Outcome(seed)
     draw = random.Random(seed)
-    with running(folder) as plant:
-        kinds, outcome.left_out = available(plant)
+    with flavour.running(folder) as plant:
+        kinds, outcome.left_out = flavour.available(plant)
         kinds = [kind for kind in kinds if wanted in kind.name]
         order = [kinds[number % len(kinds)] for number in range(faults)]
         draw.shuffle(order)
-        school = School(plant)
+        school = School(plant, flavour.work)
         console.print("the undisturbed run ...")
         school.lead([CALM])
         names = [f"faulted-{uuid.uuid4().hex[:8]}" for _ in range(faults + 1)]
@@ -139,7 +139,7 @@ def run(folder: Path, faults: int, seed: int, wanted: str, console: Console) -> 
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("faults", total=faults)
             for number, kind in enumerate(order, start=1):
-                one = strike(plant, kind, random.Random(f"{seed} {number}"))
+                one = strike(flavour, plant, kind, random.Random(f"{seed} {number}"))
                 one.problem = one.problem or school.problem
                 outcome.struck.append(one)
                 took = f"{one.recovery_s:.1f} s" if one.recovery_s is not None else "not recovered"
@@ -155,7 +155,7 @@ def run(folder: Path, faults: int, seed: int, wanted: str, console: Console) -> 
     return outcome
 
 
-def strike(plant: Plant, kind: Kind, draw: random.Random) -> Struck:
+def strike(flavour: Flavour, plant: System, kind: Kind, draw: random.Random) -> Struck:
     """Wait for the stage that is drawn, strike, and watch the system recover."""
     stage = draw.choice(kind.stages)
     one = Struck(kind.name, str(stage))
@@ -165,17 +165,19 @@ def strike(plant: Plant, kind: Kind, draw: random.Random) -> Struck:
         return one
     delay_s = draw.uniform(*DELAY_S) * (0.3 if stage == RoundState.LABELING else 1.0)
     time.sleep(delay_s)
-    victim = find_victim(plant, kind, stage, found[0], draw)
+    victim = flavour.find_victim(plant, kind, stage, found[0], draw)
     errors: list[str] = []
+    if kind.begin is not None:
+        _guarded(errors, kind.begin, plant, victim)
     before, moves = _signs(plant), _moves(plant)
     since, wall = time.monotonic(), time.time()
-    fault = plant.striker.submit(_strike, kind, plant, victim, draw, errors)
+    fault = plant.striker.submit(_guarded, errors, kind.strike, plant, victim, draw)
     if not kind.meanwhile:
         fault.result()
         since, wall = time.monotonic(), time.time()
         with suppress(SQLAlchemyError):
             before = _signs(plant)
-    if _until(lambda: _signs(plant) != before and _up(plant, kind.hits, wall), LOST_S):
+    if _until(lambda: _signs(plant) != before and _up(flavour, plant, kind.hits, wall), LOST_S):
         one.recovery_s = time.monotonic() - since
     fault.result()
     if _until(lambda: _moves(plant) > moves, LOST_S):
@@ -196,9 +198,9 @@ def _slowdown() -> float:
     return (time.perf_counter() - wall_s) / 0.05
 
 
-def _strike(kind: Kind, plant: Plant, victim: Victim, draw: random.Random, errors: list[str]) -> None:
+def _guarded(errors: list[str], act: Callable[..., None], *arguments: Any) -> None:
     try:
-        kind.strike(plant, victim, draw)
+        act(*arguments)
     except Exception as error:  # it belongs to the fault's outcome, not to this thread's standard error
         errors.append(f"{type(error).__name__}: {error}")
 
@@ -214,7 +216,7 @@ def _until(true: Any, seconds: float) -> Any:
     return None
 
 
-def _standing(plant: Plant, stage: RoundState) -> tuple[Attempt | None] | None:
+def _standing(plant: System, stage: RoundState) -> tuple[Attempt | None] | None:
     """Return the attempt that runs in `stage` if a round is there now."""
     with plant.database.read() as session:
         query = select(Round).join(Experiment).where(Experiment.state == "running", Round.state == stage)
@@ -226,7 +228,7 @@ def _standing(plant: Plant, stage: RoundState) -> tuple[Attempt | None] | None:
         return (attempt,) if attempt is not None else None
 
 
-def _signs(plant: Plant) -> tuple[Any, ...]:
+def _signs(plant: System) -> tuple[Any, ...]:
     """Return what changes when the system works: claims and transitions, beats, answers."""
     working = ("claimed", "begun", "created", *checks.ROUND_EVENTS)
     with plant.database.read() as session:
@@ -236,29 +238,28 @@ def _signs(plant: Plant) -> tuple[Any, ...]:
         return events, beats, given
 
 
-def _moves(plant: Plant) -> int:
+def _moves(plant: System) -> int:
     with plant.database.read() as session:
         query = select(func.count()).select_from(Event).where(Event.event.in_(checks.ROUND_EVENTS))
         return session.scalars(query).one()
 
 
-def _up(plant: Plant, hits: str | None, since: float) -> bool:
+def _up(flavour: Flavour, plant: System, hits: str | None, since: float) -> bool:
     """Whether the part that the fault hit works again."""
     if hits == "coordinator":
-        path = plant.parts["coordinator"].alive_file
-        return path.exists() and path.stat().st_mtime > since
+        return flavour.goes_round(plant, since)
     if hits == "labeler":
         return httpx.get(f"{plant.url}/readyz", timeout=5.0, trust_env=False).status_code == 200
     return True
 
 
-def _failed(plant: Plant) -> str:
+def _failed(plant: System) -> str:
     with plant.database.read() as session:
         round_ = session.scalar(select(Round).where(Round.state == RoundState.FAILED))
         return f"round {round_.number} failed: {round_.error}" if round_ else ""
 
 
-def _rescue(plant: Plant) -> bool:
+def _rescue(plant: System) -> bool:
     """Do as an operator would with a round that failed, so that the run can go on; False without one."""
     with plant.database.write() as session:
         found = list(session.scalars(select(Round.id).where(Round.state == RoundState.FAILED)))
@@ -267,7 +268,7 @@ def _rescue(plant: Plant) -> bool:
     return bool(found)
 
 
-def _end(plant: Plant, school: School, teacher: threading.Thread) -> None:
+def _end(plant: System, school: School, teacher: threading.Thread) -> None:
     """Let the last experiment end: finish it in its next labeling, or by itself."""
     school.last.set()
     deadline = time.monotonic() + 3 * LOST_S
@@ -281,7 +282,7 @@ def _end(plant: Plant, school: School, teacher: threading.Thread) -> None:
                 rounds.finish(session, round_.experiment_id, "the fault suite", "all faults have struck")
 
 
-def _count(plant: Plant, outcome: Outcome, school: School) -> None:
+def _count(plant: System, outcome: Outcome, school: School) -> None:
     with plant.database.read() as session:
         done = select(func.count()).select_from(Round).where(Round.state == RoundState.DONE)
         outcome.rounds = session.scalars(done).one()
