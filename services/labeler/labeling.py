@@ -1,11 +1,9 @@
 """Comparisons handed out, answers taken."""
 
 import logging
-from datetime import datetime
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.labeler.context import (
@@ -14,7 +12,6 @@ from services.labeler.context import (
     ExperimentName,
     PathId,
     Service,
-    get_experiment,
 )
 from services.labeler.schemas import (
     ClaimBody,
@@ -26,7 +23,7 @@ from services.labeler.schemas import (
     Renewed,
 )
 from shared import labels, rounds
-from shared.models import Clip, Comparison, Labeler, Lease, Round
+from shared.models import Clip, Labeler
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
@@ -37,17 +34,12 @@ router = APIRouter(prefix="/api", tags=["labeling"])
 def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, service: Service) -> Claims:
     """Hand out comparisons, those the labeler holds already first; an empty list says to wait."""
     with service.database.write() as session:
-        experiment = get_experiment(session, name)
-        held = labels.claim(session, experiment, labeler, body.count)
-        round_ = rounds.current_round(session, experiment.id)
-        given, wanted = labels.progress(session, round_.id)
+        handed = labels.claim(session, name, labeler, body.count)
+        given, wanted = labels.progress(session, handed.round_id)
         return Claims(
-            comparisons=[
-                _view(session, one.comparison_id, one.round_number, one.clip_ids, one.expires_at)
-                for one in held
-            ],
-            state=round_.state,
-            experiment_state=experiment.state,
+            comparisons=[_view(session, one) for one in handed.comparisons],
+            state=handed.round_state,
+            experiment_state=handed.experiment_state,
             given=given,
             wanted=wanted,
         )
@@ -92,13 +84,7 @@ def answer(
 def undo(preference_id: UUID, labeler: CurrentLabeler, service: Service) -> ComparisonView:
     """Withdraw an answer; its comparison is the labeler's again."""
     with service.database.write() as session:
-        comparison = labels.undo(session, str(preference_id), labeler)
-        lease = session.scalars(
-            select(Lease).where(Lease.comparison_id == comparison.id, Lease.labeler_id == labeler.id)
-        ).one()
-        number = session.get_one(Round, comparison.round_id).number
-        clip_ids = [comparison.clip_ids[index] for index in lease.shown]
-        return _view(session, comparison.id, number, clip_ids, lease.expires_at)
+        return _view(session, labels.undo(session, str(preference_id), labeler))
 
 
 def clip_view(clip_id: int, sha256: str, steps: int, fps: float) -> ClipView:
@@ -110,10 +96,9 @@ def _answer(
     service: Context, preference_id: str, body: PreferenceBody, labeler: Labeler
 ) -> tuple[Counted, int]:
     with service.database.write() as session:
-        preference = labels.answer(session, preference_id, body.comparison, labeler, body.ranks, body.seconds)
-        comparison = session.get_one(Comparison, preference.comparison_id)
-        given, wanted = labels.progress(session, comparison.round_id)
-        return Counted(given=given, wanted=wanted), comparison.round_id
+        round_id = labels.answer(session, preference_id, body.comparison, labeler, body.ranks, body.seconds)
+        given, wanted = labels.progress(session, round_id)
+        return Counted(given=given, wanted=wanted), round_id
 
 
 def _close(service: Context, round_id: int, labeler: Labeler, background: BackgroundTasks) -> None:
@@ -128,9 +113,11 @@ def _close(service: Context, round_id: int, labeler: Labeler, background: Backgr
         background.add_task(service.broker.send, hints)
 
 
-def _view(
-    session: Session, comparison_id: int, round_number: int, clip_ids: list[int], expires_at: datetime
-) -> ComparisonView:
-    clips = [session.get_one(Clip, clip_id) for clip_id in clip_ids]
-    views = [clip_view(clip.id, clip.mp4_sha256, clip.steps, clip.fps) for clip in clips]
-    return ComparisonView(id=comparison_id, round=round_number, clips=views, expires_at=expires_at)
+def _view(session: Session, claimed: labels.Claimed) -> ComparisonView:
+    clips = [session.get_one(Clip, clip_id) for clip_id in claimed.clip_ids]
+    return ComparisonView(
+        id=claimed.comparison_id,
+        round=claimed.round_number,
+        clips=[clip_view(clip.id, clip.mp4_sha256, clip.steps, clip.fps) for clip in clips],
+        expires_at=claimed.expires_at,
+    )
