@@ -41,8 +41,8 @@ LEASE_S = 300.0
 IN_HAND = 4  # comparisons that the label page keeps
 
 # What pgbench runs: the statements of one claim and of one answer, each in its transaction, as the server
-# sends them for somebody who holds nothing else. \\gset and \\aset take a row's columns into variables. Sometimes
-# somebody else got the comparison: the server looks for another one, pgbench goes on to its next turn.
+# sends them for somebody who holds nothing else. \\gset and \\aset take a row's columns into variables.
+# Sometimes somebody else got the comparison: the server looks for another one, pgbench goes to its next turn.
 FOUND = sql.OPEN.postgres.replace("SELECT c.id,", "SELECT c.id AS comparison,")
 SCRIPT = [
     ("\\set labeler :client_id + 1", ""),

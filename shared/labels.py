@@ -28,7 +28,7 @@ from shared.states import ExperimentState, RoundState
 
 HELD, ANSWERED, SKIPPED = "held", "answered", "skipped"
 INCOMPARABLE = "incomparable"
-LOOKS = 3  # for comparisons that nobody else takes at the same moment; then the labeler asks again
+LOOKS = 10  # for comparisons that nobody else takes at the same moment; then the labeler asks again
 
 
 class LabelError(ValueError):
@@ -97,6 +97,7 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int) -> Ha
     shown_to = {"labeler": labeler.id, "round": round_id}
     clips = {row[0]: to_list(row[1]) for row in run(session, sql.LOCK_HELD, **shown_to)}
     rows = run(session, sql.RENEW_HELD, terms.lease_s, **shown_to, count=count) if clips else []
+    rows = [row for row in rows if row[0] in clips]  # what another window took since is left to that window
     rows.sort(key=lambda row: list(clips).index(row[0]))
     for statement in (sql.OPEN, sql.RETURNED):  # those who gave a comparison back get it last
         for _ in range(LOOKS):

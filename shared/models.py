@@ -211,6 +211,14 @@ class Comparison(Base):
     __table_args__ = (
         UniqueConstraint("round_id", "number"),
         CheckConstraint("labels_given BETWEEN 0 AND labels_wanted", name="labels"),
+        # Only what wants a label: the next one is found as quickly in a large round as in a small one.
+        Index(
+            "ix_comparisons_open",
+            "round_id",
+            "number",
+            sqlite_where=text("labels_given < labels_wanted"),
+            postgresql_where=text("labels_given < labels_wanted"),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
@@ -236,7 +244,16 @@ class Lease(Base):
     """A labeler's hold on a comparison, with the order in which the clips are shown to them."""
 
     __tablename__ = "leases"
-    __table_args__ = (UniqueConstraint("comparison_id", "labeler_id"),)
+    __table_args__ = (
+        UniqueConstraint("comparison_id", "labeler_id"),
+        # What a labeler has in hand, however much they have answered.
+        Index(
+            "ix_leases_held",
+            "labeler_id",
+            sqlite_where=text("state = 'held'"),
+            postgresql_where=text("state = 'held'"),
+        ),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
     labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
