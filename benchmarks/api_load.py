@@ -186,7 +186,7 @@ def pgbench(place: Place, experiment: str, seconds: float) -> float:
         query = select(Round.id).join(Experiment).where(Experiment.name == experiment)
         round_ = session.scalars(query).one()
     values = {
-        "name": experiment, "round": round_, "count": 1, "lease_s": LEASE_S, "shown": "[0, 1]",
+        "name": experiment, "round": round_, "start": 0, "count": 1, "lease_s": LEASE_S, "shown": "[0, 1]",
         "ranks": "[0, 1]", "seconds": 1.5, "more": 1,
     }  # fmt: skip
     with services.folder_of("pgbench") as folder:

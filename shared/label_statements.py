@@ -76,7 +76,7 @@ RETURNING comparison_id, shown, expires_at
 # them back. Comparisons that somebody else decides on just now are passed over.
 _OPEN = f"""
 SELECT c.id, c.number, c.clip_ids FROM comparisons c
-WHERE c.round_id = :round AND c.labels_given < c.labels_wanted
+WHERE c.round_id = :round AND c.number >= :start AND c.labels_given < c.labels_wanted
 AND c.labels_given + (
     SELECT count(*) FROM leases l WHERE l.comparison_id = c.id AND {_LIVE}
 ) < c.labels_wanted

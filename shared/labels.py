@@ -49,7 +49,7 @@ class Claimed:
     expires_at: datetime
 
 
-@dataclass(frozen=True)
+@dataclass
 class Handed:
     """What a labeler holds now, and where the experiment stands."""
 
@@ -57,6 +57,7 @@ class Handed:
     experiment_state: ExperimentState
     round_id: int
     round_state: RoundState
+    open_from: int = 0  # the first number that was open, if all were looked at
 
 
 @dataclass(frozen=True)
@@ -80,38 +81,40 @@ class _Locked:
     clip_ids: list[int]
 
 
-def claim(session: Session, experiment: str, labeler: Labeler, count: int) -> Handed:
+def claim(session: Session, experiment: str, labeler: Labeler, count: int, start: int = 0) -> Handed:
     """Hand out up to `count` comparisons, those the labeler holds already first; renews their leases.
 
-    Nobody else is given a comparison that as many labelers hold or have answered as it wants labels.
-    LabelError if there is no experiment of that name.
+    Nobody else is given a comparison that as many labelers hold or have answered as it wants labels. Looks
+    from number `start` on, and at all of them if there are not enough. LabelError if there is no experiment
+    of that name.
     """
     newest = run(session, sql.NEWEST_ROUND, name=experiment)
     if not newest:
         raise LabelError("unknown", f"there is no experiment named {experiment[:80]}")
-    experiment_state, config, round_id, number, round_state = newest[0]
-    handed = Handed([], ExperimentState(experiment_state), round_id, RoundState(round_state))
+    state, config, round_id, number, round_state = newest[0]
+    handed = Handed([], ExperimentState(state), round_id, RoundState(round_state))
     if (handed.experiment_state, handed.round_state) != (ExperimentState.RUNNING, RoundState.LABELING):
         return handed
     terms = _terms(config)
-    shown_to = {"labeler": labeler.id, "round": round_id}
-    clips = {row[0]: to_list(row[1]) for row in run(session, sql.LOCK_HELD, **shown_to)}
-    rows = run(session, sql.RENEW_HELD, terms.lease_s, **shown_to, count=count) if clips else []
+    whose = {"labeler": labeler.id, "round": round_id}
+    clips = {row[0]: to_list(row[1]) for row in run(session, sql.LOCK_HELD, **whose)}
+    rows = run(session, sql.RENEW_HELD, terms.lease_s, **whose, count=count) if clips else []
     rows = [row for row in rows if row[0] in clips]  # what another window took since is left to that window
     rows.sort(key=lambda row: list(clips).index(row[0]))
-    for statement in (sql.OPEN, sql.RETURNED):  # those who gave a comparison back get it last
+    everywhere = [(sql.OPEN, 0), (sql.RETURNED, 0)]
+    for statement, first in [(sql.OPEN, start), *everywhere] if start else everywhere:
         for _ in range(LOOKS):
             wanted = count - len(rows)
-            found = run(session, statement, **shown_to, count=wanted) if wanted else []
+            found = run(session, statement, **whose, start=first, count=wanted) if wanted else []
             for comparison_id, place, clip_ids in found:
                 clips[comparison_id] = to_list(clip_ids)
-                shown = list(range(len(clips[comparison_id])))
-                # Drawn from the seed, not from the clock: the same experiment shows the same sides.
-                random.Random(seed_for(terms.seed, "shown", number, place, labeler.name)).shuffle(shown)
+                shown = _drawn(terms.seed, number, place, labeler, len(clips[comparison_id]))
                 lease = {"comparison": comparison_id, "labeler": labeler.id, "shown": json.dumps(shown)}
                 rows += run(session, sql.GRANT, terms.lease_s, **lease)
             if not found:
                 break
+            if first == 0 and statement is sql.OPEN:
+                handed.open_from = handed.open_from or found[0][1]
     for comparison_id, order, expires_at in rows:
         clip_ids = [clips[comparison_id][index] for index in to_list(order)]
         handed.comparisons.append(Claimed(comparison_id, number, clip_ids, to_moment(expires_at)))
@@ -253,6 +256,13 @@ def _terms(config: str) -> _Terms:
     """Read a configuration, which never changes."""
     read = ExperimentConfig.model_validate_json(config)
     return _Terms(read.seed, read.labels.lease_s)
+
+
+def _drawn(seed: int, round_number: int, number: int, labeler: Labeler, clips: int) -> list[int]:
+    """Draw the sides from the seed, not from the clock: the same experiment shows the same ones."""
+    shown = list(range(clips))
+    random.Random(seed_for(seed, "shown", round_number, number, labeler.name)).shuffle(shown)
+    return shown
 
 
 def _lock(session: Session, comparison_id: int) -> _Locked:

@@ -247,16 +247,11 @@ class Lease(Base):
     __table_args__ = (
         UniqueConstraint("comparison_id", "labeler_id"),
         # What a labeler has in hand, however much they have answered.
-        Index(
-            "ix_leases_held",
-            "labeler_id",
-            sqlite_where=text("state = 'held'"),
-            postgresql_where=text("state = 'held'"),
-        ),
+        Index(None, "labeler_id", "state"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
-    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
+    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"))
     state: Mapped[str] = mapped_column(String(10))  # held, answered, skipped
     shown: Mapped[list[int]]  # shown[i] is the index in clip_ids of the clip at place i, from the left
     claimed_at: Mapped[datetime]  # when it was last handed out

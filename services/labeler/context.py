@@ -36,9 +36,10 @@ class Context:
     broker: Broker
     live: Live
     tally: Tally = field(default_factory=Tally)
-    # Rows of clips never change. A labeler's may: whoever changes one says `labelers.forget()`, and another
-    # process learns of it within the seconds that stand here.
-    clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))
+    clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
+    # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
+    open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
+    # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
     labelers: Kept[str, Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
 
     @property

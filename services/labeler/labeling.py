@@ -30,6 +30,7 @@ from shared.models import Clip, Labeler
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
+MANY = 100  # comparisons before the first open one: then the next second's claims begin there
 router = APIRouter(prefix="/api", tags=["labeling"])
 
 
@@ -38,7 +39,9 @@ async def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, 
     """Hand out comparisons, those the labeler holds already first; an empty list says to wait."""
 
     def work(session: Session) -> Claims:
-        handed = labels.claim(session, name, labeler, body.count)
+        handed = labels.claim(session, name, labeler, body.count, service.open_from.get(name) or 0)
+        if handed.open_from > MANY:
+            service.open_from.put(name, handed.open_from)
         given, wanted = service.tally.of(session, handed.round_id)
         return Claims(
             comparisons=[_view(service, session, one) for one in handed.comparisons],

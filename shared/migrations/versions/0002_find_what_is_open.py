@@ -14,10 +14,11 @@ def upgrade() -> None:
     op.create_index(
         "ix_comparisons_open", "comparisons", ["round_id", "number"], sqlite_where=some, postgresql_where=some
     )
-    some = sa.text("state = 'held'")
-    op.create_index("ix_leases_held", "leases", ["labeler_id"], sqlite_where=some, postgresql_where=some)
+    op.create_index("ix_leases_labeler_id_state", "leases", ["labeler_id", "state"])
+    op.drop_index("ix_leases_labeler_id", table_name="leases")
 
 
 def downgrade() -> None:
-    op.drop_index("ix_leases_held", table_name="leases")
+    op.create_index("ix_leases_labeler_id", "leases", ["labeler_id"])
+    op.drop_index("ix_leases_labeler_id_state", table_name="leases")
     op.drop_index("ix_comparisons_open", table_name="comparisons")
