@@ -243,7 +243,7 @@ def crowd(place: Place, labelers: int, seconds: float, period_s: float) -> dict[
     seen = place.play(
         "paced", labelers, seconds, period_s=period_s, count=IN_HAND, experiments=[place.experiment(enough)]
     )
-    print(f"{labelers} labelers, one label each {period_s:g} s, for {seconds:g} s, {enough} comparisons:")
+    print(f"{labelers} labelers, one label each {period_s:g} s, for {seconds:g} s, {enough} comparisons")
     for name in (
         "answers",
         "answers_a_second",

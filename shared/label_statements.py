@@ -48,9 +48,14 @@ class Statement:
 # Whether a hold on a comparison keeps others from it.
 _LIVE = "state = 'held' AND expires_at > {now}"
 
-# An experiment's newest round, kept from being frozen until the transaction ends.
+# An experiment's newest round, kept from being frozen until the transaction ends. For as long, Postgres is
+# told to walk along indexes and not to sort: a new database knows nothing yet of how many rows there are, and
+# would sort a whole round to find the first comparison. Where a few rows are to be sorted, "number + 0" keeps
+# it from walking along all numbers instead; and nothing here is worth compiling.
 NEWEST_ROUND = Statement("""
 SELECT e.state, CAST(e.config AS TEXT), r.id, r.number, r.state
+[[, set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+set_config('jit', 'off', true)]]
 FROM experiments e JOIN rounds r ON r.experiment_id = e.id
 WHERE e.name = :name ORDER BY r.number DESC LIMIT 1 [[FOR SHARE OF r]]
 """)
@@ -60,14 +65,15 @@ WHERE e.name = :name ORDER BY r.number DESC LIMIT 1 [[FOR SHARE OF r]]
 LOCK_HELD = Statement("""
 SELECT c.id, c.clip_ids FROM leases l JOIN comparisons c ON c.id = l.comparison_id
 WHERE l.labeler_id = :labeler AND l.state = 'held' AND c.round_id = :round
-ORDER BY c.number [[FOR NO KEY UPDATE OF c]]
+ORDER BY c.number + 0 [[FOR NO KEY UPDATE OF c]]
 """)
 
 RENEW_HELD = Statement(f"""
 UPDATE leases SET expires_at = {{until}}
 WHERE id IN (
     SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id
-    WHERE l.labeler_id = :labeler AND c.round_id = :round AND {_LIVE} ORDER BY c.number LIMIT :count
+    WHERE l.labeler_id = :labeler AND c.round_id = :round AND {_LIVE}
+    ORDER BY c.number + 0 LIMIT :count
 )
 RETURNING comparison_id, shown, expires_at
 """)

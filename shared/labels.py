@@ -91,7 +91,7 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int, start
     newest = run(session, sql.NEWEST_ROUND, name=experiment)
     if not newest:
         raise LabelError("unknown", f"there is no experiment named {experiment[:80]}")
-    state, config, round_id, number, round_state = newest[0]
+    state, config, round_id, number, round_state, *_ = newest[0]
     handed = Handed([], ExperimentState(state), round_id, RoundState(round_state))
     if (handed.experiment_state, handed.round_state) != (ExperimentState.RUNNING, RoundState.LABELING):
         return handed
