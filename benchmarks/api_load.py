@@ -67,6 +67,43 @@ SCRIPT = [
 ]
 
 
+def add_labelers(scene: scenes.Scene, count: int) -> list[str]:
+    """Add labelers and return their tokens."""
+    tokens = [f"token-of-labeler-{number}" for number in range(count)]
+    with scene.database.write() as session:
+        people = [
+            {
+                "name": f"labeler {number}",
+                "kind": "person",
+                "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+                "created_at": datetime.now(UTC),
+            }
+            for number, token in enumerate(tokens)
+        ]
+        session.execute(insert(Labeler), people)
+    return tokens
+
+
+def add_comparisons(scene: scenes.Scene, count: int) -> None:
+    """Fill the round up to `count` comparisons, over the clips that it has."""
+    round_ = scene.round()
+    with scene.database.write() as session:
+        clips = list(session.scalars(select(Clip.id).where(Clip.round_id == round_.id)))
+        rows = [
+            {
+                "round_id": round_.id,
+                "number": number,
+                "held_out": False,
+                "labels_wanted": 1,
+                "labels_given": 0,
+                "clip_ids": [clips[number % len(clips)], clips[(number * 7 + 1) % len(clips)]],
+            }
+            for number in range(len(clips) // 2 + 1, count + 1)
+        ]
+        if rows:
+            session.execute(insert(Comparison), rows)
+
+
 class Place:
     """A database with labelers, and a labeler process that serves it."""
 
@@ -75,47 +112,17 @@ class Place:
         self.settings = scenes.settings_for(folder, database_url, port=port, log_level="WARNING")
         self.port, self.made = port, 0
         migrate(database_url)
-        self.tokens = [f"token-of-labeler-{number}" for number in range(labelers)]
-        with self.scene("labelers", 0) as scene, scene.database.write() as session:
-            people = [
-                {
-                    "name": f"labeler {number}",
-                    "kind": "person",
-                    "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
-                    "created_at": datetime.now(UTC),
-                }
-                for number, token in enumerate(self.tokens)
-            ]
-            session.execute(insert(Labeler), people)
-
-    def scene(self, name: str, comparisons: int) -> scenes.Scene:
-        """Make an experiment whose round has that many comparisons over a few clips."""
-        few = {"comparisons_per_round": 8, "lease_s": LEASE_S}
-        scene = scenes.Scene(self.settings, name=name, labels=few)
-        scene.collect()
-        round_ = scene.round()
-        with scene.database.write() as session:
-            clips = list(session.scalars(select(Clip.id).where(Clip.round_id == round_.id)))
-            rows = [
-                {
-                    "round_id": round_.id,
-                    "number": number,
-                    "held_out": False,
-                    "labels_wanted": 1,
-                    "labels_given": 0,
-                    "clip_ids": [clips[number % len(clips)], clips[(number * 7 + 1) % len(clips)]],
-                }
-                for number in range(9, comparisons + 1)
-            ]
-            if rows:
-                session.execute(insert(Comparison), rows)
-        return scene
+        with scenes.Scene(self.settings, name="labelers") as scene:
+            self.tokens = add_labelers(scene, labelers)
 
     def experiment(self, comparisons: int) -> str:
         """Make a fresh experiment and return its name."""
         self.made += 1
         name = f"load-{self.made}"
-        self.scene(name, comparisons).close()
+        few = {"comparisons_per_round": 8, "lease_s": LEASE_S}
+        with scenes.Scene(self.settings, name=name, labels=few) as scene:
+            scene.collect()
+            add_comparisons(scene, comparisons)
         return name
 
     def launch(self, folder: Path) -> services.Launch:

@@ -8,9 +8,11 @@ import asyncio
 import json
 import random
 import resource
+import signal
 import sys
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +97,7 @@ class Person:
         if status >= 300:
             self.seen.errors.append(f"{method} {path}: {status} {answer[:200].decode(errors='replace')}")
             return None
-        return json.loads(answer)
+        return json.loads(answer) if answer.startswith((b"{", b"[")) else answer
 
     async def claim(self, count: int) -> list[dict[str, Any]]:
         """Ask for comparisons; where a round has no more, go on to the next experiment."""
@@ -135,7 +137,11 @@ class Person:
                 return
             if in_hand:
                 await self.answer(in_hand[0])
-            in_hand = [one["id"] for one in await self.claim(self.plan["count"])]
+            claimed = await self.claim(self.plan["count"])
+            if self.plan.get("clips"):
+                for clip in [clip for one in claimed if one["id"] not in in_hand for clip in one["clips"]]:
+                    await self.call("GET", clip["url"])
+            in_hand = [one["id"] for one in claimed]
             due += period
 
     async def do_nothing(self, until: float) -> None:
@@ -151,7 +157,10 @@ async def play(plan: dict[str, Any]) -> dict[str, Any]:
     people = [Person(plan, token, seen) for token in plan["tokens"]]
     began, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     way = {"pairs": Person.hurry, "paced": Person.at_a_persons_pace, "noop": Person.do_nothing}[plan["mode"]]
-    await asyncio.gather(*[way(person, began + plan["seconds"]) for person in people])
+    everybody = asyncio.gather(*[way(person, began + plan["seconds"]) for person in people])
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, everybody.cancel)  # whoever asks may end it
+    with suppress(asyncio.CancelledError):
+        await everybody
     took = time.perf_counter() - began
     spent = resource.getrusage(resource.RUSAGE_SELF)
     ordered = sorted(seen.latencies) or [0.0]
