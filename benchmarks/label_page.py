@@ -3,7 +3,9 @@
 A real server, CartPole clips of their real size, a page driven by the keyboard. The page's own clock measures
 from the key's time stamp to the moment at which both videos of the next pair have put a picture on screen
 that lies behind their first one: the pair moves. `python -m benchmarks.label_page` prints a table and, as its
-last line, one JSON object; `--pause 0.1` presses faster than a person could look.
+last line, one JSON object; `--pause 0.1` presses faster than a person could look. `--others 50` lets as many
+simulated labelers work on another experiment of the same server meanwhile, from a process of their own: each
+answers one comparison in four seconds, claims the next and fetches its clips, as the page does.
 """
 
 import argparse
@@ -11,16 +13,26 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks import api_load
 from shared.database import migrate
+from shared.settings import Settings
 from tests import scenes, services
 
+PERIOD_S = 4.0  # in which each of the others gives one label
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown"]
 
@@ -63,7 +75,38 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(int(share * len(ordered) + 0.999999), len(ordered)) - 1]
 
 
-def run(presses: int, pause_s: float) -> dict[str, Any]:
+@contextmanager
+def busy_with(others: int, settings: Settings, url: str, seconds: float) -> Iterator[list[dict[str, Any]]]:
+    """Let simulated labelers work until the block is left; the list then holds what they saw."""
+    seen: list[dict[str, Any]] = []
+    if others == 0:
+        yield seen
+        return
+    labels = {"comparisons_per_round": 8, "lease_s": 60.0}
+    with scenes.Scene(settings, "cart_pole", name="others", labels=labels) as scene:
+        scene.collect()
+        api_load.add_comparisons(scene, int(others * (api_load.IN_HAND + 1 + seconds / PERIOD_S)))
+        tokens = api_load.add_labelers(scene, others)
+    plan = {"mode": "paced", "experiments": ["others"], "tokens": tokens, "port": urlsplit(url).port}
+    plan |= {"seconds": seconds, "period_s": PERIOD_S, "count": api_load.IN_HAND, "clips": True}
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.http_load"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=api_load.ROOT,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(plan))
+        process.stdin.close()
+        try:
+            time.sleep(2 * PERIOD_S)  # by then everybody has begun
+            yield seen
+            process.send_signal(signal.SIGINT)  # it stops and tells
+            seen.append(json.loads(process.stdout.read()))
+        finally:
+            process.kill()
+
+
+def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
     """Label `presses` comparisons in a browser and return the figures."""
     folder = Path(tempfile.mkdtemp(prefix="lockstep-label-page-"))
     settings = scenes.settings_for(folder, f"sqlite:///{folder / 'lockstep.db'}", port=0, log_level="WARNING")
@@ -72,7 +115,12 @@ def run(presses: int, pause_s: float) -> dict[str, Any]:
     scene = scenes.Scene(settings, "cart_pole", labels={"comparisons_per_round": presses + 2})
     try:
         scene.collect()
-        with scenes.serve(settings) as url, sync_playwright() as play:
+        most_s = 60 + presses * (pause_s + 2)
+        with (
+            scenes.serve(settings) as url,
+            busy_with(others, settings, url, most_s) as seen,
+            sync_playwright() as play,
+        ):
             browser = play.chromium.launch(
                 executable_path=services.find("chromium", "google-chrome"), args=ARGS
             )
@@ -86,6 +134,7 @@ def run(presses: int, pause_s: float) -> dict[str, Any]:
     finally:
         scene.close()
         shutil.rmtree(folder)
+    about_others = {name: seen[0][name] for name in ("answers_a_second", "p99_ms", "errors")} if seen else {}
     return {
         "p95_ms": round(percentile(waits, 0.95), 1),
         "median_ms": round(statistics.median(waits), 1),
@@ -93,6 +142,8 @@ def run(presses: int, pause_s: float) -> dict[str, Any]:
         "presses": len(waits),
         "pause_s": pause_s,
         "browser": f"Chromium {version}",
+        "others": others,
+        **{f"others_{name}": value for name, value in about_others.items()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
@@ -104,11 +155,12 @@ def main() -> None:
     parser.add_argument(
         "--pause", type=float, default=0.5, help="seconds between a moving pair and a key (default: 0.5)"
     )
+    parser.add_argument("--others", type=int, default=0, help="other labelers at work (default: 0)")
     args = parser.parse_args()
-    figures = run(args.presses, args.pause)
+    figures = run(args.presses, args.pause, args.others)
     print("from key press to the next pair playing")
     for name, value in figures.items():
-        print(f"  {name:<12} {value}")
+        print(f"  {name:<24} {value}")
     print(json.dumps(figures))
 
 

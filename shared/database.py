@@ -9,25 +9,34 @@ import json
 import logging
 import math
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 RECORDED = "recorded"  # event rows of a session that are to be logged
 READ_ONLY = "lockstep_read_only"
 # Postgres ends a transaction whose client says nothing for this long, so that a worker which is frozen or cut
 # off in the middle of one holds up nobody by its locks.
 IDLE_S = 5
+REST_S = 0.2  # a connection that rested longer is tried before it is used: the server may have restarted
+HANDS = 4  # threads that do what was submitted
+POOL = 16  # connections kept open, once so many were needed; as many more in a rush
 POSTGRES_CONNECTION = {
     "connect_timeout": 10,
     "options": f"-c idle_in_transaction_session_timeout={IDLE_S}s",
@@ -45,6 +54,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self._hands = ThreadPoolExecutor(1 if self.is_sqlite else HANDS, "lockstep-hand")
+        self._waiting: deque[tuple[Callable[[Session], Any], Future[Any]]] = deque()
         if self.is_sqlite:
             path = make_url(url).database
             if path:
@@ -54,8 +65,10 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            options = {"pool_pre_ping": True, "connect_args": POSTGRES_CONNECTION}
+            options = {"pool_size": POOL, "max_overflow": POOL, "connect_args": POSTGRES_CONNECTION}
             self.engine = create_engine(url, json_serializer=to_json, **options)
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", partial(_ping_after_a_rest, self.engine))
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -65,6 +78,53 @@ class Database:
                 yield session
             for row in session.info.pop(RECORDED, []):
                 _log_event(row)
+
+    def submit(self, work: Callable[[Session], Result]) -> "Future[Result]":
+        """Do `work` in a transaction, on a thread of ours; the future ends once that is committed.
+
+        A few threads do all of them, because more would only wait for each other. SQLite waits for the disk
+        at every commit and lets one writer in at a time, so there whatever came while others were written is
+        committed together, each work between its own savepoints: one that raises is undone alone.
+        """
+        if not self.is_sqlite:
+            return self._hands.submit(self._write_one, work)
+        future: Future[Result] = Future()
+        self._waiting.append((work, future))
+        self._hands.submit(self._write_all_that_wait)
+        return future
+
+    def _write_one(self, work: Callable[[Session], Result]) -> Result:
+        with self.write() as session:
+            return work(session)
+
+    def _write_all_that_wait(self) -> None:
+        """Do what waits, in one transaction, and tell everybody how it went after the commit."""
+        batch = []
+        while self._waiting:
+            work, future = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():
+                batch.append((work, future))
+        if not batch:
+            return
+        done: list[tuple[Future[Any], Any]] = []
+        try:
+            with self.write() as session:
+                for work, future in batch:
+                    try:
+                        with session.begin_nested():
+                            result = work(session)
+                        done.append((future, result))
+                    except Exception as error:
+                        if not session.is_active:
+                            raise
+                        future.set_exception(error)  # of this work alone: its savepoint undid it
+        except Exception as error:  # nothing was written
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for future, result in done:
+            future.set_result(result)
 
     @contextmanager
     def read(self, snapshot: bool = False) -> Iterator[Session]:
@@ -81,7 +141,8 @@ class Database:
                 yield session
 
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Finish what was submitted and close every pooled connection."""
+        self._hands.shutdown()
         self.engine.dispose()
 
 
@@ -122,6 +183,23 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_after_a_rest(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
+    """Try a connection that rested for a while; if it is gone, so are all that are as old.
+
+    A labeler's answer takes a few milliseconds: on a busy server a try for each would be felt.
+    """
+    if time.monotonic() - record.info.get("used", math.inf) < REST_S:
+        return
+    try:
+        engine.dialect.do_ping(connection)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

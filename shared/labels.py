@@ -13,19 +13,22 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared import label_statements as sql
 from shared.config import ExperimentConfig
-from shared.database import now
 from shared.jobs import Artifact, LabelRecord, seed_for
-from shared.models import Clip, Comparison, Experiment, Labeler, Lease, Preference, Round
+from shared.label_statements import run, to_list, to_moment
+from shared.models import Clip, Comparison, Labeler, Preference, Round
 from shared.states import ExperimentState, RoundState
 
 HELD, ANSWERED, SKIPPED = "held", "answered", "skipped"
 INCOMPARABLE = "incomparable"
+LOOKS = 10  # for comparisons that nobody else takes at the same moment; then the labeler asks again
 
 
 class LabelError(ValueError):
@@ -43,49 +46,92 @@ class Claimed:
     comparison_id: int
     round_number: int
     clip_ids: list[int]
-    steps: list[int]
-    fps: float
     expires_at: datetime
 
 
-def claim(session: Session, experiment: Experiment, labeler: Labeler, count: int) -> list[Claimed]:
+@dataclass
+class Handed:
+    """What a labeler holds now, and where the experiment stands."""
+
+    comparisons: list[Claimed]
+    experiment_state: ExperimentState
+    round_id: int
+    round_state: RoundState
+    open_from: int = 0  # the first number that was open, if all were looked at
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What handing out needs of a configuration."""
+
+    seed: int
+    lease_s: float
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """A comparison that is locked, with its round, which can't be frozen meanwhile."""
+
+    id: int
+    round_id: int
+    round_state: RoundState
+    round_number: int
+    labels_given: int
+    labels_wanted: int
+    clip_ids: list[int]
+
+
+def claim(session: Session, experiment: str, labeler: Labeler, count: int, start: int = 0) -> Handed:
     """Hand out up to `count` comparisons, those the labeler holds already first; renews their leases.
 
-    Nobody else is given a comparison that as many labelers hold or have answered as it wants labels.
+    Nobody else is given a comparison that as many labelers hold or have answered as it wants labels. Looks
+    from number `start` on, and at all of them if there are not enough. LabelError if there is no experiment
+    of that name.
     """
-    query = select(Round).where(Round.experiment_id == experiment.id, Round.state == RoundState.LABELING)
-    round_ = session.scalars(query.with_for_update(read=True, of=Round)).one_or_none()
-    if round_ is None or experiment.state != ExperimentState.RUNNING:
-        return []
-    config = ExperimentConfig.model_validate(experiment.config)
-    held = select(Lease).join(Comparison).where(Lease.labeler_id == labeler.id, Lease.state == HELD)
-    held = held.where(Comparison.round_id == round_.id).order_by(Comparison.number)
-    # Locked before we look at the clock, or what is renewed here might just have been given to somebody else.
-    session.scalars(held.with_for_update(key_share=True, of=Comparison)).all()
-    moment = now(session)
-    until = moment + timedelta(seconds=config.labels.lease_s)
-    fresh = held.where(Lease.expires_at > moment).limit(count).execution_options(populate_existing=True)
-    mine = list(session.scalars(fresh))
-    for lease in mine:
-        lease.expires_at = until
-    if len(mine) < count:
-        for comparison in _open_comparisons(session, round_, labeler, moment, count - len(mine)):
-            mine.append(_lease(session, comparison, round_, labeler, moment, until))
-    return [_claimed(session, lease, round_.number) for lease in mine]
+    newest = run(session, sql.NEWEST_ROUND, name=experiment)
+    if not newest:
+        raise LabelError("unknown", f"there is no experiment named {experiment[:80]}")
+    state, config, round_id, number, round_state, *_ = newest[0]
+    handed = Handed([], ExperimentState(state), round_id, RoundState(round_state))
+    if (handed.experiment_state, handed.round_state) != (ExperimentState.RUNNING, RoundState.LABELING):
+        return handed
+    terms = _terms(config)
+    whose = {"labeler": labeler.id, "round": round_id}
+    clips = {row[0]: to_list(row[1]) for row in run(session, sql.LOCK_HELD, **whose)}
+    rows = run(session, sql.RENEW_HELD, terms.lease_s, **whose, count=count) if clips else []
+    rows = [row for row in rows if row[0] in clips]  # what another window took since is left to that window
+    rows.sort(key=lambda row: list(clips).index(row[0]))
+    everywhere = [(sql.OPEN, 0), (sql.RETURNED, 0)]
+    for statement, first in [(sql.OPEN, start), *everywhere] if start else everywhere:
+        for _ in range(LOOKS):
+            wanted = count - len(rows)
+            found = run(session, statement, **whose, start=first, count=wanted) if wanted else []
+            for comparison_id, place, clip_ids in found:
+                clips[comparison_id] = to_list(clip_ids)
+                shown = _drawn(terms.seed, number, place, labeler, len(clips[comparison_id]))
+                lease = {"comparison": comparison_id, "labeler": labeler.id, "shown": json.dumps(shown)}
+                rows += run(session, sql.GRANT, terms.lease_s, **lease)
+            if not found:
+                break
+            if first == 0 and statement is sql.OPEN:
+                handed.open_from = handed.open_from or found[0][1]
+    for comparison_id, order, expires_at in rows:
+        clip_ids = [clips[comparison_id][index] for index in to_list(order)]
+        handed.comparisons.append(Claimed(comparison_id, number, clip_ids, to_moment(expires_at)))
+    return handed
 
 
 def renew(session: Session, comparison_id: int, labeler: Labeler) -> datetime:
     """Keep a comparison for another lease; LabelError if it is no longer the labeler's."""
-    _, round_, lease = _held(session, comparison_id, labeler)
-    config = ExperimentConfig.model_validate(round_.experiment.config)
-    lease.expires_at = now(session) + timedelta(seconds=config.labels.lease_s)
-    return lease.expires_at
+    comparison = _lock(session, comparison_id)
+    _check_hold(session, comparison, labeler)
+    return _hold_on(session, comparison, labeler).expires_at
 
 
 def skip(session: Session, comparison_id: int, labeler: Labeler) -> None:
     """Give a comparison back unanswered; others get it first, the same labeler when nothing else is left."""
-    _, _, lease = _held(session, comparison_id, labeler)
-    lease.state, lease.expires_at = SKIPPED, now(session)
+    _check_hold(session, _lock(session, comparison_id), labeler)
+    run(session, sql.GIVE_BACK, comparison=comparison_id, labeler=labeler.id)
 
 
 def answer(
@@ -95,47 +141,51 @@ def answer(
     labeler: Labeler,
     shown_ranks: list[int] | None,
     seconds: float | None = None,
-) -> Preference:
+) -> int:
     """Take an answer: `shown_ranks[i]` is the rank of the clip shown at place i; None: cannot be compared.
 
     The client makes `preference_id`; the same id with the same answer again changes nothing, so resending is
-    harmless. LabelError if the comparison is not the labeler's, was answered, or is frozen.
+    harmless. LabelError if the comparison is not the labeler's, was answered, or is frozen. Returns the
+    round's id.
     """
-    _locked(session, comparison_id)  # before we look: the same answer may be on its way twice at once
-    existing = session.get(Preference, preference_id)
-    if existing is not None:
-        return _same_answer(existing, comparison_id, labeler, shown_ranks)
-    comparison, _, lease = _held(session, comparison_id, labeler)
-    ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, lease.shown)
-    preference = Preference(id=preference_id, comparison_id=comparison_id, labeler_id=labeler.id, ranks=ranks)
-    preference.shown, preference.seconds, preference.answered_at = lease.shown, seconds, now(session)
-    session.add(preference)
-    comparison.labels_given += 1
-    lease.state = ANSWERED
-    session.flush()
-    return preference
+    comparison = _lock(session, comparison_id)  # before we look: the same answer may be on its way twice
+    if existing := run(session, sql.ANSWER, preference=preference_id):
+        of_comparison, of_labeler, stored, shown, _ = existing[0]
+        ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, to_list(shown))
+        if (of_comparison, of_labeler, to_list(stored)) != (comparison_id, labeler.id, ranks):
+            raise LabelError("conflict", "an answer with this id, but another content, has been given")
+        return comparison.round_id
+    shown = _check_hold(session, comparison, labeler)
+    ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, shown)
+    run(
+        session,
+        sql.STORE,
+        preference=preference_id,
+        comparison=comparison_id,
+        labeler=labeler.id,
+        ranks=None if ranks is None else json.dumps(ranks),
+        shown=json.dumps(shown),
+        seconds=seconds,
+    )
+    run(session, sql.COUNT, comparison=comparison_id, more=1)
+    run(session, sql.SETTLE, comparison=comparison_id, labeler=labeler.id)
+    return comparison.round_id
 
 
-def undo(session: Session, preference_id: str, labeler: Labeler) -> Comparison:
+def undo(session: Session, preference_id: str, labeler: Labeler) -> Claimed:
     """Withdraw an answer and hand its comparison back to its labeler; LabelError once the set is frozen."""
-    preference = session.get(Preference, preference_id)
-    if preference is None or preference.labeler_id != labeler.id:
+    found = run(session, sql.ANSWER, preference=preference_id)
+    if not found or found[0][1] != labeler.id:
         raise LabelError("unknown", "there is no such answer of yours")
-    comparison, round_ = _locked(session, preference.comparison_id)
-    session.refresh(preference)
-    if preference.withdrawn_at is not None:
-        return comparison
-    if round_.state != RoundState.LABELING:
+    comparison = _lock(session, found[0][0])
+    ((*_, withdrawn_at),) = run(session, sql.ANSWER, preference=preference_id)
+    if withdrawn_at is not None:
+        return _claimed(session, comparison, labeler)
+    if comparison.round_state != RoundState.LABELING:
         raise LabelError("frozen", "this batch is complete and in training: its answers are final")
-    config = ExperimentConfig.model_validate(round_.experiment.config)
-    moment = now(session)
-    preference.withdrawn_at = moment
-    comparison.labels_given -= 1
-    lease = _lease_of(session, comparison.id, labeler)
-    assert lease is not None
-    lease.state, lease.expires_at = HELD, moment + timedelta(seconds=config.labels.lease_s)
-    session.flush()
-    return comparison
+    run(session, sql.WITHDRAW, preference=preference_id)
+    run(session, sql.COUNT, comparison=comparison.id, more=-1)
+    return _hold_on(session, comparison, labeler)
 
 
 def complete_at(session: Session, round_id: int, grace_s: float) -> datetime | None:
@@ -201,121 +251,63 @@ def progress(session: Session, round_id: int) -> tuple[int, int]:
 # ---------------------------------------------------------------------------- the parts
 
 
-def _open_comparisons(
-    session: Session, round_: Round, labeler: Labeler, moment: datetime, count: int
-) -> list[Comparison]:
-    """Lock and return up to `count` comparisons that want a label and that this labeler may give one."""
-    settled = select(Lease.comparison_id).where(Lease.labeler_id == labeler.id)
-    taken = settled.where((Lease.state == ANSWERED) | ((Lease.state == HELD) & (Lease.expires_at > moment)))
-    skipped = settled.where(Lease.state == SKIPPED)
-    holding = (
-        select(func.count())
-        .where(Lease.comparison_id == Comparison.id, Lease.state == HELD, Lease.expires_at > moment)
-        .correlate(Comparison)
-        .scalar_subquery()
-    )
-    query = (
-        select(Comparison)
-        .where(
-            Comparison.round_id == round_.id,
-            Comparison.labels_given + holding < Comparison.labels_wanted,
-            Comparison.id.not_in(taken),
-        )
-        .order_by(Comparison.id.in_(skipped), Comparison.number)
-        .with_for_update(skip_locked=True, of=Comparison)
-    )
-    chosen: list[Comparison] = []
-    for comparison in session.scalars(query.limit(count).execution_options(populate_existing=True)):
-        # Somebody may have committed a lease or an answer between the query's snapshot and our lock (another
-        # labeler, or this one in another window): look again.
-        held = session.scalars(select(holding).where(Comparison.id == comparison.id)).one()
-        lease = _lease_of(session, comparison.id, labeler)
-        if lease is not None and lease.state == ANSWERED:
-            continue
-        if comparison.labels_given + held < comparison.labels_wanted:
-            chosen.append(comparison)
-    return chosen
+@lru_cache(maxsize=256)
+def _terms(config: str) -> _Terms:
+    """Read a configuration, which never changes."""
+    read = ExperimentConfig.model_validate_json(config)
+    return _Terms(read.seed, read.labels.lease_s)
 
 
-def _lease(
-    session: Session,
-    comparison: Comparison,
-    round_: Round,
-    labeler: Labeler,
-    moment: datetime,
-    until: datetime,
-) -> Lease:
-    lease = _lease_of(session, comparison.id, labeler)
-    if lease is None:
-        shown = list(range(len(comparison.clip_ids)))
-        # Drawn from the seed, not from the clock: the same experiment shows the same sides.
-        seed = seed_for(
-            round_.experiment.config["seed"], "shown", round_.number, comparison.number, labeler.name
-        )
-        random.Random(seed).shuffle(shown)
-        lease = Lease(comparison_id=comparison.id, labeler_id=labeler.id, shown=shown)
-        session.add(lease)
-    lease.state, lease.claimed_at, lease.expires_at = HELD, moment, until
-    session.flush()
-    return lease
+def _drawn(seed: int, round_number: int, number: int, labeler: Labeler, clips: int) -> list[int]:
+    """Draw the sides from the seed, not from the clock: the same experiment shows the same ones."""
+    shown = list(range(clips))
+    random.Random(seed_for(seed, "shown", round_number, number, labeler.name)).shuffle(shown)
+    return shown
 
 
-def _claimed(session: Session, lease: Lease, round_number: int) -> Claimed:
-    comparison = session.get_one(Comparison, lease.comparison_id)
-    clips = [session.get_one(Clip, comparison.clip_ids[index]) for index in lease.shown]
-    return Claimed(
-        comparison_id=comparison.id,
-        round_number=round_number,
-        clip_ids=[clip.id for clip in clips],
-        steps=[clip.steps for clip in clips],
-        fps=clips[0].fps,
-        expires_at=lease.expires_at,
-    )
-
-
-def _lease_of(session: Session, comparison_id: int, labeler: Labeler) -> Lease | None:
-    query = select(Lease).where(Lease.comparison_id == comparison_id, Lease.labeler_id == labeler.id)
-    return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-
-
-def _locked(session: Session, comparison_id: int) -> tuple[Comparison, Round]:
-    """Return a comparison, locked, and its round, share-locked so that it can't be frozen meanwhile."""
-    found = session.get(Comparison, comparison_id)
-    if found is None:
+def _lock(session: Session, comparison_id: int) -> _Locked:
+    """Lock a comparison; share-lock its round so that it can't be frozen meanwhile."""
+    found = run(session, sql.LOCK, comparison=comparison_id)
+    if not found:
         raise LabelError("unknown", "there is no such comparison")
-    rounds = select(Round).where(Round.id == found.round_id).with_for_update(read=True, of=Round)
-    round_ = session.scalars(rounds.execution_options(populate_existing=True)).one()
-    query = select(Comparison).where(Comparison.id == comparison_id).with_for_update(key_share=True)
-    comparison = session.scalars(query.execution_options(populate_existing=True)).one()
-    return comparison, round_
+    round_id, state, number, given, wanted, clip_ids = found[0]
+    return _Locked(comparison_id, round_id, RoundState(state), number, given, wanted, to_list(clip_ids))
 
 
-def _held(session: Session, comparison_id: int, labeler: Labeler) -> tuple[Comparison, Round, Lease]:
-    """Return what a labeler may act on: a comparison they were given and have not answered yet.
+def _check_hold(session: Session, comparison: _Locked, labeler: Labeler) -> list[int]:
+    """Return the order in which a comparison is shown to who holds it and has not answered; else LabelError.
 
     A lease that ran out still counts while nobody else has taken the comparison: a pause loses no answer.
     """
-    comparison, round_ = _locked(session, comparison_id)
-    lease = _lease_of(session, comparison_id, labeler)
-    if lease is None:
+    found = run(session, sql.HOLD, comparison=comparison.id, labeler=labeler.id)
+    if not found:
         raise LabelError("not_yours", "this pair was not given to you")
-    if lease.state == ANSWERED:
+    state, shown, expired, others = found[0]
+    if state == ANSWERED:
         raise LabelError("answered", "you have answered this pair already; undo that answer to change it")
-    if round_.state != RoundState.LABELING:
+    if comparison.round_state != RoundState.LABELING:
         raise LabelError("frozen", "this batch is complete and in training: no more answers are taken")
-    if lease.state == SKIPPED:
+    if state == SKIPPED:
         raise LabelError("not_yours", "you gave this pair back")
-    others = select(func.count()).where(
-        Lease.comparison_id == comparison_id,
-        Lease.labeler_id != labeler.id,
-        Lease.state == HELD,
-        Lease.expires_at > now(session),
-    )
-    expired = lease.expires_at <= now(session)
-    taken = comparison.labels_given + (session.scalars(others).one() if expired else 0)
-    if taken >= comparison.labels_wanted:
+    if comparison.labels_given + (others if expired else 0) >= comparison.labels_wanted:
         raise LabelError("taken", "your hold on this pair ran out and somebody else has it now")
-    return comparison, round_, lease
+    order: list[int] = to_list(shown)
+    return order
+
+
+def _hold_on(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed:
+    """Begin a labeler's lease on a comparison anew."""
+    ((config,),) = run(session, sql.CONFIG, round=comparison.round_id)
+    whose = {"comparison": comparison.id, "labeler": labeler.id}
+    run(session, sql.HOLD_ON, _terms(config).lease_s, **whose)
+    return _claimed(session, comparison, labeler)
+
+
+def _claimed(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed:
+    """Return a comparison as its labeler sees it."""
+    ((shown, expires_at),) = run(session, sql.LEASE, comparison=comparison.id, labeler=labeler.id)
+    clip_ids = [comparison.clip_ids[index] for index in to_list(shown)]
+    return Claimed(comparison.id, comparison.round_number, clip_ids, to_moment(expires_at))
 
 
 def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
@@ -327,16 +319,6 @@ def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
     for place, clip_index in enumerate(shown):
         ranks[clip_index] = order.index(shown_ranks[place])
     return ranks
-
-
-def _same_answer(
-    existing: Preference, comparison_id: int, labeler: Labeler, shown_ranks: list[int] | None
-) -> Preference:
-    ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, existing.shown)
-    same = (existing.comparison_id, existing.labeler_id, existing.ranks) == (comparison_id, labeler.id, ranks)
-    if not same:
-        raise LabelError("conflict", "an answer with this id, but another content, has been given")
-    return existing
 
 
 def _standing(session: Session, round_: Round) -> list[tuple[Preference, Comparison, str, int]]:

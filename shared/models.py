@@ -211,6 +211,14 @@ class Comparison(Base):
     __table_args__ = (
         UniqueConstraint("round_id", "number"),
         CheckConstraint("labels_given BETWEEN 0 AND labels_wanted", name="labels"),
+        # Only what wants a label: the next one is found as quickly in a large round as in a small one.
+        Index(
+            "ix_comparisons_open",
+            "round_id",
+            "number",
+            sqlite_where=text("labels_given < labels_wanted"),
+            postgresql_where=text("labels_given < labels_wanted"),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id"), index=True)
@@ -236,10 +244,14 @@ class Lease(Base):
     """A labeler's hold on a comparison, with the order in which the clips are shown to them."""
 
     __tablename__ = "leases"
-    __table_args__ = (UniqueConstraint("comparison_id", "labeler_id"),)
+    __table_args__ = (
+        UniqueConstraint("comparison_id", "labeler_id"),
+        # What a labeler has in hand, however much they have answered.
+        Index(None, "labeler_id", "state"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
-    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"), index=True)
+    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"))
     state: Mapped[str] = mapped_column(String(10))  # held, answered, skipped
     shown: Mapped[list[int]]  # shown[i] is the index in clip_ids of the clip at place i, from the left
     claimed_at: Mapped[datetime]  # when it was last handed out

@@ -141,7 +141,8 @@ def to_labeling(database: Database, comparisons: int = 3, clips: int = 2, **chan
 def take(database: Database, experiment_id: int, labeler: Labeler, count: int = 1) -> list[labels.Claimed]:
     """Claim comparisons as `labeler`."""
     with database.write() as session:
-        return labels.claim(session, session.get_one(Experiment, experiment_id), labeler, count)
+        name = session.get_one(Experiment, experiment_id).name
+        return labels.claim(session, name, labeler, count).comparisons
 
 
 def answer(

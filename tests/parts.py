@@ -91,7 +91,7 @@ def answer_all(database: Database, experiment_id: int) -> list[Hint]:
             session.add(labeler)
             session.flush()
         experiment = session.get_one(Experiment, experiment_id)
-        for claimed in labels.claim(session, experiment, labeler, 100):
+        for claimed in labels.claim(session, experiment.name, labeler, 100).comparisons:
             left, right = (sum(session.get_one(Judgement, clip).per_step) for clip in claimed.clip_ids)
             ranks = [int(left < right), int(left > right)]
             labels.answer(session, str(uuid.uuid4()), claimed.comparison_id, labeler, ranks)

@@ -1,22 +1,28 @@
 """What endpoints ask for: the parts of the service, and who is asking."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.labeler import security
+from services.labeler.kept import Kept
 from services.labeler.live import Live
 from services.labeler.problems import Problem
-from services.labeler.schemas import MAX_ID
+from services.labeler.schemas import MAX_ID, ClipView
+from services.labeler.tally import Tally
 from shared.broker import Broker
 from shared.config import NAME_PATTERN
 from shared.database import Database
 from shared.models import Experiment, Labeler
 from shared.settings import Secrets, Settings
 from shared.storage import Store
+
+NOBODY = "say who you are: a labeler's token as Authorization: Bearer, or the cookie of the label page"
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class Context:
     store: Store
     broker: Broker
     live: Live
+    tally: Tally = field(default_factory=Tally)
+    clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
+    # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
+    open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
+    # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
+    labelers: Kept[str, Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
 
     @property
     def open_to_visitors(self) -> bool:
@@ -36,7 +48,7 @@ class Context:
         return security.open_to_visitors(self.settings)
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:  # async, or it would cost a thread
     context: Context = request.app.state.context
     return context
 
@@ -52,13 +64,28 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
+def _token_sha256(request: Request) -> str | None:
+    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
+    return security.token_sha256(token) if token else None
+
+
+def _known_labeler(request: Request, context: Context) -> Labeler | None:
+    """Return who is asking if they asked just now."""
+    token_sha256 = _token_sha256(request)
+    return context.labelers.get(token_sha256) if token_sha256 else None
+
+
 def find_labeler(request: Request, context: Context) -> Labeler | None:
     """Return who is asking, by header or cookie."""
-    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
-    if not token:
+    token_sha256 = _token_sha256(request)
+    if token_sha256 is None:
         return None
-    with context.database.read() as session:
-        return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
+
+    def look_up() -> Labeler | None:
+        with context.database.read() as session:
+            return session.scalar(select(Labeler).where(Labeler.token_sha256 == token_sha256))
+
+    return context.labelers.find(token_sha256, look_up)
 
 
 def is_admin(request: Request, context: Context) -> bool:
@@ -73,20 +100,18 @@ def is_teacher(request: Request, context: Context) -> bool:
     return security.same(request.headers.get("x-teacher-token"), context.secrets.teacher_token)
 
 
-def _labeler(request: Request, context: Service) -> Labeler:
-    labeler = find_labeler(request, context)
+async def _labeler(request: Request, context: Service) -> Labeler:
+    labeler = _known_labeler(request, context) or await run_in_threadpool(find_labeler, request, context)
     if labeler is None:
-        detail = (
-            "say who you are: a labeler's token as Authorization: Bearer, or the cookie of the label page"
-        )
-        raise Problem(401, "no_labeler", detail, {"WWW-Authenticate": "Bearer"})
+        raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
     return labeler
 
 
 def _visitor(request: Request, context: Service) -> None:
     if context.open_to_visitors or is_admin(request, context) or is_teacher(request, context):
         return
-    _labeler(request, context)
+    if find_labeler(request, context) is None:
+        raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
 
 
 def _admin(request: Request, context: Service) -> None:

@@ -32,6 +32,7 @@ def join(body: NewLabeler, request: Request, response: Response, service: Servic
     token = security.new_token()
     with service.database.write() as session:
         labeler = _new_labeler(session, body, token)
+    service.labelers.forget()
     if body.kind == "person" and service.open_to_visitors:
         set_cookie(request, response, security.LABELER_COOKIE, token)
     return Joined(id=labeler.id, name=labeler.name, kind=labeler.kind, token=token)
@@ -64,7 +65,9 @@ def rename_me(body: Rename, labeler: CurrentLabeler, service: Service) -> Me:
         if session.scalar(select(Labeler.id).where(Labeler.name == body.name, Labeler.id != labeler.id)):
             raise Problem(409, "taken", f"somebody here is called {body.name} already; take another name")
         session.execute(update(Labeler).where(Labeler.id == labeler.id).values(name=body.name))
-        return _me(session, session.get_one(Labeler, labeler.id, populate_existing=True))
+        me = _me(session, session.get_one(Labeler, labeler.id, populate_existing=True))
+    service.labelers.forget()
+    return me
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str) -> None:

@@ -1,11 +1,12 @@
 """Comparisons handed out, answers taken."""
 
 import logging
-from datetime import datetime
+from asyncio import wrap_future
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks
-from sqlalchemy import select
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from services.labeler.context import (
@@ -14,7 +15,6 @@ from services.labeler.context import (
     ExperimentName,
     PathId,
     Service,
-    get_experiment,
 )
 from services.labeler.schemas import (
     ClaimBody,
@@ -26,31 +26,32 @@ from services.labeler.schemas import (
     Renewed,
 )
 from shared import labels, rounds
-from shared.models import Clip, Comparison, Labeler, Lease, Round
+from shared.models import Clip, Labeler
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
+MANY = 100  # comparisons before the first open one: then the next second's claims begin there
 router = APIRouter(prefix="/api", tags=["labeling"])
 
 
 @router.post("/experiments/{name}/claims")
-def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, service: Service) -> Claims:
+async def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, service: Service) -> Claims:
     """Hand out comparisons, those the labeler holds already first; an empty list says to wait."""
-    with service.database.write() as session:
-        experiment = get_experiment(session, name)
-        held = labels.claim(session, experiment, labeler, body.count)
-        round_ = rounds.current_round(session, experiment.id)
-        given, wanted = labels.progress(session, round_.id)
+
+    def work(session: Session) -> Claims:
+        handed = labels.claim(session, name, labeler, body.count, service.open_from.get(name) or 0)
+        if handed.open_from > MANY:
+            service.open_from.put(name, handed.open_from)
+        given, wanted = service.tally.of(session, handed.round_id)
         return Claims(
-            comparisons=[
-                _view(session, one.comparison_id, one.round_number, one.clip_ids, one.expires_at)
-                for one in held
-            ],
-            state=round_.state,
-            experiment_state=experiment.state,
+            comparisons=[_view(service, session, one) for one in handed.comparisons],
+            state=handed.round_state,
+            experiment_state=handed.experiment_state,
             given=given,
             wanted=wanted,
         )
+
+    return await wrap_future(service.database.submit(work))
 
 
 @router.post("/comparisons/{comparison_id}/renew")
@@ -68,7 +69,7 @@ def skip(comparison_id: PathId, labeler: CurrentLabeler, service: Service) -> No
 
 
 @router.put("/preferences/{preference_id}")
-def answer(
+async def answer(
     preference_id: UUID,
     body: PreferenceBody,
     labeler: CurrentLabeler,
@@ -77,14 +78,14 @@ def answer(
 ) -> Counted:
     """Take an answer. The client makes the id, so sending it again changes nothing."""
     try:
-        counted, round_id = _answer(service, str(preference_id), body, labeler)
+        counted, round_id = await _answer(service, str(preference_id), body, labeler)
     except labels.LabelError as error:
         if error.reason != "answered":
             raise
         # The same answer may have been on its way twice; now that the other is stored, look again.
-        counted, round_id = _answer(service, str(preference_id), body, labeler)
+        counted, round_id = await _answer(service, str(preference_id), body, labeler)
     if counted.given >= counted.wanted:
-        _close(service, round_id, labeler, background)
+        await run_in_threadpool(_close, service, round_id, labeler, background)
     return counted
 
 
@@ -92,13 +93,7 @@ def answer(
 def undo(preference_id: UUID, labeler: CurrentLabeler, service: Service) -> ComparisonView:
     """Withdraw an answer; its comparison is the labeler's again."""
     with service.database.write() as session:
-        comparison = labels.undo(session, str(preference_id), labeler)
-        lease = session.scalars(
-            select(Lease).where(Lease.comparison_id == comparison.id, Lease.labeler_id == labeler.id)
-        ).one()
-        number = session.get_one(Round, comparison.round_id).number
-        clip_ids = [comparison.clip_ids[index] for index in lease.shown]
-        return _view(session, comparison.id, number, clip_ids, lease.expires_at)
+        return _view(service, session, labels.undo(session, str(preference_id), labeler))
 
 
 def clip_view(clip_id: int, sha256: str, steps: int, fps: float) -> ClipView:
@@ -106,14 +101,15 @@ def clip_view(clip_id: int, sha256: str, steps: int, fps: float) -> ClipView:
     return ClipView(id=clip_id, url=f"/api/clips/{clip_id}.mp4?v={sha256[:16]}", steps=steps, fps=fps)
 
 
-def _answer(
+async def _answer(
     service: Context, preference_id: str, body: PreferenceBody, labeler: Labeler
 ) -> tuple[Counted, int]:
-    with service.database.write() as session:
-        preference = labels.answer(session, preference_id, body.comparison, labeler, body.ranks, body.seconds)
-        comparison = session.get_one(Comparison, preference.comparison_id)
-        given, wanted = labels.progress(session, comparison.round_id)
-        return Counted(given=given, wanted=wanted), comparison.round_id
+    def work(session: Session) -> tuple[Counted, int]:
+        round_id = labels.answer(session, preference_id, body.comparison, labeler, body.ranks, body.seconds)
+        given, wanted = service.tally.of(session, round_id)
+        return Counted(given=given, wanted=wanted), round_id
+
+    return await wrap_future(service.database.submit(work))
 
 
 def _close(service: Context, round_id: int, labeler: Labeler, background: BackgroundTasks) -> None:
@@ -128,9 +124,14 @@ def _close(service: Context, round_id: int, labeler: Labeler, background: Backgr
         background.add_task(service.broker.send, hints)
 
 
-def _view(
-    session: Session, comparison_id: int, round_number: int, clip_ids: list[int], expires_at: datetime
-) -> ComparisonView:
-    clips = [session.get_one(Clip, clip_id) for clip_id in clip_ids]
-    views = [clip_view(clip.id, clip.mp4_sha256, clip.steps, clip.fps) for clip in clips]
-    return ComparisonView(id=comparison_id, round=round_number, clips=views, expires_at=expires_at)
+def _view(service: Context, session: Session, claimed: labels.Claimed) -> ComparisonView:
+    def look_up(clip_id: int) -> ClipView:
+        clip = session.get_one(Clip, clip_id)
+        return clip_view(clip.id, clip.mp4_sha256, clip.steps, clip.fps)
+
+    return ComparisonView(
+        id=claimed.comparison_id,
+        round=claimed.round_number,
+        clips=[service.clips.find(clip_id, partial(look_up, clip_id)) for clip_id in claimed.clip_ids],
+        expires_at=claimed.expires_at,
+    )
