@@ -7,7 +7,7 @@ from fastapi import Depends, Path, Request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labeler import security
+from services.labeler import limits, security, sessions
 from services.labeler.live import Live
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID
@@ -53,19 +53,30 @@ def bearer(request: Request) -> str | None:
 
 
 def find_labeler(request: Request, context: Context) -> Labeler | None:
-    """Return who is asking, by header or cookie."""
-    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
-    if not token:
-        return None
-    with context.database.read() as session:
-        return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
+    """Return who is asking, by the token of the header or the session of the cookie."""
+    if token := bearer(request):
+        with context.database.read() as session:
+            return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
+    cookie = request.cookies.get(security.LABELER_COOKIE)
+    return sessions.find_labeler(context.database, cookie) if cookie else None
 
 
 def is_admin(request: Request, context: Context) -> bool:
-    """Return whether the admin is asking, by header or cookie."""
-    token = context.secrets.admin_token
+    """Return whether the admin is asking, by the token of the header or the session of the cookie.
+
+    The admin token is the one that a person may have chosen, so wrong ones are counted here too.
+    """
+    if (token := bearer(request)) is not None:
+        limits.check(context.database, "admin", request)
+        if security.same(token, context.secrets.admin_token):
+            return True
+        if find_labeler(request, context) is None:  # a labeler's own token is no guess
+            limits.failed(context.database, "admin", request)
+        return False
     cookie = request.cookies.get(security.ADMIN_COOKIE)
-    return security.same(bearer(request), token) or security.same(cookie, security.admin_cookie(token))
+    if not cookie:
+        return False
+    return sessions.is_admin(context.database, cookie, context.secrets.admin_token)
 
 
 def is_teacher(request: Request, context: Context) -> bool:
@@ -84,9 +95,10 @@ def _labeler(request: Request, context: Service) -> Labeler:
 
 
 def _visitor(request: Request, context: Service) -> None:
-    if context.open_to_visitors or is_admin(request, context) or is_teacher(request, context):
+    if context.open_to_visitors or is_teacher(request, context) or find_labeler(request, context):
         return
-    _labeler(request, context)
+    if not is_admin(request, context):
+        _labeler(request, context)
 
 
 def _admin(request: Request, context: Service) -> None:
