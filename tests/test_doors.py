@@ -70,7 +70,7 @@ def test_a_labeler_reaches_nothing_of_the_admin_the_teachers_and_the_others(gate
     everything = []
     for door in doors(gate.app(), preference_id=given[0], labeler_id=bobs):
         if door.path.endswith("/session"):
-            continue  # logging out comes last
+            continue  # to log out would end the walk
         body = {"comparison": 1, "ranks": [1, 0]} if door.path.startswith("/api/preferences") else None
         with ann.stream(door.method, door.url, json=body) as answer:
             if answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -78,7 +78,8 @@ def test_a_labeler_reaches_nothing_of_the_admin_the_teachers_and_the_others(gate
                 everything += [next(lines), next(lines)]
                 continue
             answer.read()
-        everything.append(answer.text)
+        if not door.path.startswith(("/static", "/docs", "/openapi")):  # the same for everybody, no data
+            everything.append(answer.text)
         if door.path.startswith("/api/admin") or door.path == "/metrics":
             assert reason(answer, 401) == "no_admin", door
         elif door.path.startswith("/api/teacher"):
