@@ -3,6 +3,7 @@
 import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -177,19 +178,25 @@ def create(
 
 @app.command()
 def invite(
-    name: Annotated[str, typer.Argument(help="What the labeler is called.")],
+    name: Annotated[
+        str | None, typer.Argument(help="What the labeler is called; left out, they choose a name.")
+    ] = None,
+    days: Annotated[int, typer.Option(help="Days until the link runs out.", min=1, max=90)] = 7,
     data_dir: DataDir = None,
     url: Url = None,
 ) -> None:
-    """Make a labeler and print the token that opens the label page to them. It is shown this once.
+    """Print a link that lets one person in, once. Somebody who labeled here before comes back as themselves.
 
-    lockstep invite ada
+    lockstep invite ada --days 2
     """
     with _admin(data_dir, url) as api:
-        joined = api.call("POST", "/labelers", {"name": name, "kind": "person"}, api="/api")
-        console.print(
-            f"{joined['name']}'s token, to be entered on the label page: {joined['token']}", soft_wrap=True
-        )
+        known = {one["name"]: one for one in api.call("GET", "/labelers")}.get(name)
+        who = {"labeler": known["id"]} if known else {"name": name}
+        made = api.call("POST", "/invitations", {**who, "days": days})
+    until = datetime.fromisoformat(made["expires_at"]).astimezone()
+    what = f"{name}'s way back in" if known else f"The invitation of {name or 'whoever opens it first'}"
+    console.print(f"{what}, good once, until {until:%Y-%m-%d %H:%M %Z}:", markup=False, soft_wrap=True)
+    console.print(made["link"], markup=False, soft_wrap=True)
 
 
 @app.command()

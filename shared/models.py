@@ -240,6 +240,47 @@ class Labeler(Base):
     created_at: Mapped[datetime]  # when they joined
 
 
+class Invitation(Base):
+    """A link that lets one person in once: as a new labeler, or back in as one who lost their way in."""
+
+    __tablename__ = "invitations"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # the token itself is in the link only
+    name: Mapped[str | None] = mapped_column(String(80))  # a new labeler's, if the admin chose it
+    labeler_id: Mapped[int | None] = mapped_column(  # who it let in, or is to let in again
+        ForeignKey("labelers.id"), index=True
+    )
+    made_by: Mapped[str] = mapped_column(String(120))  # who invited
+    created_at: Mapped[datetime]  # when it was made
+    expires_at: Mapped[datetime]  # it lets nobody in from then on
+    used_at: Mapped[datetime | None]  # when it let somebody in
+    revoked_at: Mapped[datetime | None]  # when it was taken back
+
+
+class BrowserSession(Base):
+    """A browser that is logged in: its cookie holds a random token, of which the sum stands here."""
+
+    __tablename__ = "sessions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # of the cookie's token
+    labeler_id: Mapped[int | None] = mapped_column(ForeignKey("labelers.id"), index=True)  # NULL: the admin's
+    admin_sha256: Mapped[str | None] = mapped_column(String(64))  # of the admin token: another one ends it
+    created_at: Mapped[datetime]  # when it was logged in
+    used_at: Mapped[datetime]  # when it last asked for something, to the hour
+    expires_at: Mapped[datetime] = mapped_column(index=True)  # moved on with each use
+
+
+class FailedLogIn(Base):
+    """A wrong token at one of the doors, kept for minutes: so many, and the door stays shut for a while."""
+
+    __tablename__ = "failed_logins"
+    __table_args__ = (Index("ix_failed_logins_door_at", "door", "at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    door: Mapped[str] = mapped_column(String(12))  # admin, labeler, invitation
+    address: Mapped[str] = mapped_column(String(45))  # the client's; of IPv6 the network (/64)
+    at: Mapped[datetime]  # when
+
+
 class Lease(Base):
     """A labeler's hold on a comparison, with the order in which the clips are shown to them."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.storage import Store, open_store
@@ -64,6 +64,17 @@ class Settings(BaseSettings):
         description="names, separated by commas, under which browsers reach the labeler; "
         "localhost and plain addresses always work",
     )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^/?#\s]+/?)?$",
+        description="address under which people reach the pages, for the links of invitations "
+        "(https://label.example.org); empty: the one by which the admin came",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="addresses or networks, separated by commas, of the web servers before the labeler whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's are",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )
@@ -103,6 +114,13 @@ class Settings(BaseSettings):
         None,
         description="lets a teacher see what it judges by; empty: made at the first start, on loopback only",
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        for one in value.split(",") if value else ():
+            ipaddress.ip_network(one.strip(), strict=False)  # a ValueError names it
+        return value
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:

@@ -115,9 +115,15 @@ def test_a_run_stops_cleanly_and_goes_on_and_dies_whole(tmp_path: Path) -> None:
         listed = lockstep(tmp_path, "status", "cartpole", "--data-dir", str(tmp_path), "--url", url)
         assert "cartpole: running, round 1/2, labeling 0/3" in listed.stdout
         invited = lockstep(tmp_path, "invite", "ada", "--data-dir", str(tmp_path), "--url", url)
-        token = invited.stdout.split()[-1]
-        me = httpx.get(f"{url}/api/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
-        assert me.json()["name"] == "ada"
+        assert "good once, until 20" in invited.stdout
+        link = invited.stdout.split()[-1]
+        assert link.startswith(f"{url}/join#")
+        with httpx.Client(base_url=url, trust_env=False) as ada:
+            token = link.partition("#")[2]
+            assert ada.post("/api/invitations/redeem", json={"token": token}).json()["name"] == "ada"
+            assert ada.get("/api/me").json()["name"] == "ada"
+        again = lockstep(tmp_path, "invite", "ada", "--data-dir", str(tmp_path), "--url", url)
+        assert "ada's way back in" in again.stdout
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=30)
         assert first.returncode == 0

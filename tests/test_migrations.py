@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from shared.database import Database, migrate
-from shared.models import Base, Experiment, UTCDateTime
+from shared.models import Base, BrowserSession, Experiment, Labeler, UTCDateTime
 
 MIGRATE = "import sys; from shared.database import migrate; migrate(sys.argv[1])"
 
@@ -116,3 +116,22 @@ def test_a_password_may_hold_a_percent_sign(postgres_url: str) -> None:
     url = postgres_url.replace("postgresql://postgres@", "postgresql+psycopg://postgres:a%25b@")
     with pytest.raises(sa.exc.OperationalError, match="does not exist"):
         migrate(url.rpartition("/")[0] + "/nowhere")
+
+
+def test_labelers_of_the_first_tables_stay_logged_in(empty_database_url: str) -> None:
+    # Their cookies held their tokens; the migration makes sessions of the same sums.
+    migrate(empty_database_url, "0001")
+    database = Database(empty_database_url)
+    moment = datetime.now(UTC)
+    with database.write() as session:
+        for number, kind in enumerate(("person", "teacher", "person")):
+            values = {"name": f"one {number}", "kind": kind, "token_sha256": f"{number:064}"}
+            session.execute(sa.insert(Labeler).values(created_at=moment, **values))
+    migrate(empty_database_url)
+    with database.read() as session:
+        kept = session.query(BrowserSession).order_by(BrowserSession.id).all()
+    database.close()
+    assert [(one.labeler_id, one.token_sha256) for one in kept] == [(1, f"{0:064}"), (3, f"{2:064}")]
+    for one in kept:
+        assert moment <= one.created_at == one.used_at < one.expires_at
+        assert one.admin_sha256 is None

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 
 from services import known_environments
-from services.labeler import labelers, report, security
+from services.labeler import limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
@@ -25,16 +25,29 @@ After = Annotated[int, Query(ge=0, le=MAX_ID)]
 
 @session_router.post("/session", status_code=204)
 def log_in(body: Token, request: Request, response: Response, service: Service) -> None:
-    """Turn the admin token into the cookie of the admin page."""
+    """Log a browser in with the admin token: it gets a cookie for the admin pages."""
+    limits.check(service.database, "admin", request)
     if not security.same(body.token, service.secrets.admin_token):
+        limits.failed(service.database, "admin", request)
         raise Problem(401, "no_admin", "that is not the admin token")
     give_cookie(request, response, service)
 
 
 def give_cookie(request: Request, response: Response, service: Context) -> None:
-    """Set the admin's cookie."""
-    value = security.admin_cookie(service.secrets.admin_token)
-    labelers.set_cookie(request, response, security.ADMIN_COOKIE, value)
+    """Begin a session of the admin and set its cookie."""
+    with service.database.write() as session:
+        cookie = sessions.log_in_admin(session, service.secrets.admin_token)
+    sessions.set_cookie(request, response, security.ADMIN_COOKIE, cookie)
+
+
+@session_router.delete("/session", status_code=204)
+def log_out(request: Request, response: Response, service: Service) -> None:
+    """Log this browser's admin out."""
+    cookie = request.cookies.get(security.ADMIN_COOKIE)
+    if cookie:
+        with service.database.write() as session:
+            sessions.end(session, cookie)
+    response.delete_cookie(security.ADMIN_COOKIE)
 
 
 @router.get("/experiments")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import select
 
-from services.labeler import admin, diagram, forms, insight, report, timeline
+from services.labeler import admin, diagram, forms, insight, invitations, report, timeline
 from services.labeler.context import Context, ExperimentName, PathId, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
@@ -21,6 +21,7 @@ router = APIRouter(include_in_schema=False, default_response_class=Response)
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
 Name = Annotated[str, Query(pattern=NAME_PATTERN)]
 PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
+ADMIN_OUT = "/api/admin/session"  # DELETE logs the admin out
 ACTIONS = (
     ("pause", ExperimentState.PAUSED),
     ("resume", ExperimentState.RUNNING),
@@ -30,8 +31,9 @@ ACTIONS = (
 
 
 def _admin_page(request: Request, service: Context, template: str, **values: Any) -> Response:
-    response = page(request, template, **values)
-    admin.give_cookie(request, response, service)
+    response = page(request, template, may_log_out=not service.open_to_visitors, log_out=ADMIN_OUT, **values)
+    if service.open_to_visitors and not is_admin(request, service):
+        admin.give_cookie(request, response, service)
     return response
 
 
@@ -48,6 +50,16 @@ def admin_index(request: Request, service: Service) -> Response:
         found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
         rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
     return _admin_page(request, service, "admin.html", rows=rows)
+
+
+@router.get("/labelers")
+def labelers(request: Request, service: Service) -> Response:
+    """Who labels, and who is invited."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    people = invitations.list_labelers(service)
+    invited = invitations.list_invitations(service)
+    return _admin_page(request, service, "admin_labelers.html", people=people, invited=invited)
 
 
 @router.get("/admin/{name}")

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labeler import security
+from services.labeler import limits, security, sessions
 from services.labeler.kept import Kept
 from services.labeler.live import Live
 from services.labeler.problems import Problem
@@ -40,7 +40,7 @@ class Context:
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
     # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
-    labelers: Kept[str, Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
+    labelers: Kept[tuple[str, str], Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
 
     @property
     def open_to_visitors(self) -> bool:
@@ -64,35 +64,52 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def _token_sha256(request: Request) -> str | None:
-    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
-    return security.token_sha256(token) if token else None
+def _credential(request: Request) -> tuple[str, str] | None:
+    """Return what a labeler shows, and its sum: a program its token, a browser the cookie of its session."""
+    if token := bearer(request):
+        return "token", security.token_sha256(token)
+    cookie = request.cookies.get(security.LABELER_COOKIE)
+    return ("cookie", security.token_sha256(cookie)) if cookie else None
 
 
 def _known_labeler(request: Request, context: Context) -> Labeler | None:
     """Return who is asking if they asked just now."""
-    token_sha256 = _token_sha256(request)
-    return context.labelers.get(token_sha256) if token_sha256 else None
+    credential = _credential(request)
+    return context.labelers.get(credential) if credential else None
 
 
 def find_labeler(request: Request, context: Context) -> Labeler | None:
-    """Return who is asking, by header or cookie."""
-    token_sha256 = _token_sha256(request)
-    if token_sha256 is None:
+    """Return who is asking, by the token of the header or the session of the cookie."""
+    credential = _credential(request)
+    if credential is None:
         return None
+    kind, token_sha256 = credential
 
     def look_up() -> Labeler | None:
+        if kind == "cookie":
+            return sessions.find_labeler(context.database, token_sha256)
         with context.database.read() as session:
             return session.scalar(select(Labeler).where(Labeler.token_sha256 == token_sha256))
 
-    return context.labelers.find(token_sha256, look_up)
+    return context.labelers.find(credential, look_up)
 
 
 def is_admin(request: Request, context: Context) -> bool:
-    """Return whether the admin is asking, by header or cookie."""
-    token = context.secrets.admin_token
+    """Return whether the admin is asking, by the token of the header or the session of the cookie.
+
+    The admin token is the one that a person may have chosen, so wrong ones are counted here too.
+    """
+    if (token := bearer(request)) is not None:
+        limits.check(context.database, "admin", request)
+        if security.same(token, context.secrets.admin_token):
+            return True
+        if find_labeler(request, context) is None:  # a labeler's own token is no guess
+            limits.failed(context.database, "admin", request)
+        return False
     cookie = request.cookies.get(security.ADMIN_COOKIE)
-    return security.same(bearer(request), token) or security.same(cookie, security.admin_cookie(token))
+    if not cookie:
+        return False
+    return sessions.is_admin(context.database, cookie, context.secrets.admin_token)
 
 
 def is_teacher(request: Request, context: Context) -> bool:
@@ -108,9 +125,9 @@ async def _labeler(request: Request, context: Service) -> Labeler:
 
 
 def _visitor(request: Request, context: Service) -> None:
-    if context.open_to_visitors or is_admin(request, context) or is_teacher(request, context):
+    if context.open_to_visitors or is_teacher(request, context) or find_labeler(request, context):
         return
-    if find_labeler(request, context) is None:
+    if not is_admin(request, context):
         raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
 
 

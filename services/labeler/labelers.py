@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from services.labeler import security
+from services.labeler import limits, security, sessions
 from services.labeler.context import CurrentLabeler, Service, is_admin, is_teacher
 from services.labeler.names import friendly_name
 from services.labeler.problems import Problem
@@ -32,27 +32,44 @@ def join(body: NewLabeler, request: Request, response: Response, service: Servic
     token = security.new_token()
     with service.database.write() as session:
         labeler = _new_labeler(session, body, token)
+        to_page = body.kind == "person" and service.open_to_visitors
+        cookie = sessions.log_in_labeler(session, labeler) if to_page else ""
     service.labelers.forget()
-    if body.kind == "person" and service.open_to_visitors:
-        set_cookie(request, response, security.LABELER_COOKIE, token)
+    if cookie:
+        sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
     return Joined(id=labeler.id, name=labeler.name, kind=labeler.kind, token=token)
 
 
 @router.post("/session", status_code=204)
 def come_back(body: Token, request: Request, response: Response, service: Service) -> None:
-    """Turn a labeler's token into the cookie of the label page."""
-    with service.database.read() as session:
-        query = select(Labeler.id).where(Labeler.token_sha256 == security.token_sha256(body.token))
-        if session.scalar(query) is None:
-            raise Problem(401, "no_labeler", "that is not a token of anybody here")
-    set_cookie(request, response, security.LABELER_COOKIE, body.token)
+    """Log a browser in with a labeler's token: it gets a cookie for the label page."""
+    limits.check(service.database, "labeler", request)
+    with service.database.write() as session:
+        query = select(Labeler).where(Labeler.token_sha256 == security.token_sha256(body.token))
+        labeler = session.scalar(query)
+        cookie = sessions.log_in_labeler(session, labeler) if labeler else ""
+    if not cookie:
+        limits.failed(service.database, "labeler", request)
+        raise Problem(401, "no_labeler", "that is not a token of anybody here")
+    sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
+
+
+@router.delete("/session", status_code=204)
+def log_out(request: Request, response: Response, service: Service) -> None:
+    """Log this browser's labeler out."""
+    cookie = request.cookies.get(security.LABELER_COOKIE)
+    if cookie:
+        with service.database.write() as session:
+            sessions.end(session, cookie)
+        service.labelers.forget()
+    response.delete_cookie(security.LABELER_COOKIE)
 
 
 @router.get("/me")
 def read_me(labeler: CurrentLabeler, service: Service) -> Me:
     """Say who is asking."""
     with service.database.read() as session:
-        return _me(session, labeler)
+        return me(session, labeler)
 
 
 @router.patch("/me")
@@ -65,17 +82,14 @@ def rename_me(body: Rename, labeler: CurrentLabeler, service: Service) -> Me:
         if session.scalar(select(Labeler.id).where(Labeler.name == body.name, Labeler.id != labeler.id)):
             raise Problem(409, "taken", f"somebody here is called {body.name} already; take another name")
         session.execute(update(Labeler).where(Labeler.id == labeler.id).values(name=body.name))
-        me = _me(session, session.get_one(Labeler, labeler.id, populate_existing=True))
+        renamed = me(session, session.get_one(Labeler, labeler.id, populate_existing=True))
     service.labelers.forget()
-    return me
+    return renamed
 
 
-def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
-    """Set a cookie that no script can read and no other site can send along."""
-    secure = request.url.scheme == "https"
-    response.set_cookie(
-        name, value, max_age=security.COOKIE_S, httponly=True, samesite="strict", secure=secure
-    )
+def add_person(session: Session, name: str) -> Labeler:
+    """Add a person who comes in by a session alone: their token is nobody's."""
+    return _new_labeler(session, NewLabeler(name=name, kind="person"), security.new_token())
 
 
 def _new_labeler(session: Session, body: NewLabeler, token: str) -> Labeler:
@@ -96,7 +110,8 @@ def _new_labeler(session: Session, body: NewLabeler, token: str) -> Labeler:
     return labeler
 
 
-def _me(session: Session, labeler: Labeler) -> Me:
+def me(session: Session, labeler: Labeler) -> Me:
+    """Return a labeler as they see themselves."""
     standing = (Preference.labeler_id == labeler.id) & Preference.withdrawn_at.is_(None)
     given = session.scalars(select(func.count()).select_from(Preference).where(standing)).one()
     return Me(id=labeler.id, name=labeler.name, kind=labeler.kind, labels=given)

@@ -81,7 +81,14 @@ def index(request: Request, service: Service) -> Response:
     running = [one for one in statuses if one.state in EXPERIMENT_TABLE]
     if len(statuses) == 1 and running and "all" not in request.query_params:
         return RedirectResponse(f"/label/{running[0].name}", 303)
-    return page(request, "index.html", experiments=statuses)
+    may_log_out = not service.open_to_visitors and find_labeler(request, service) is not None
+    return page(request, "index.html", experiments=statuses, may_log_out=may_log_out)
+
+
+@router.get("/join")
+def join(request: Request) -> Response:
+    """Where the link of an invitation leads: its token stands behind the #, for the page's script alone."""
+    return page(request, "invited.html")
 
 
 @router.get("/label/{name}")
@@ -115,6 +122,7 @@ def _experiment_page(request: Request, service: Context, name: str, template: st
         env_id=experiment.config["env_id"],
         instructions=status.instructions,
         lease_s=experiment.config["labels"]["lease_s"],
+        may_log_out=not service.open_to_visitors,
     )
 
 

@@ -1,9 +1,9 @@
 """The shapes of what the API takes and gives."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_ID = 2**31 - 1
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
@@ -33,6 +33,26 @@ class Token(Body):
     """A secret that somebody was given."""
 
     token: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+class NewInvitation(Body):
+    """Who is invited, and for how long."""
+
+    name: Name | None = Field(None, description="what the newcomer is called; empty: they choose")
+    labeler: Id | None = Field(None, description="id of a labeler who is to be let in again")
+    days: int = Field(7, ge=1, le=90, description="days until it runs out")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.name is not None and self.labeler is not None:
+            raise ValueError("give a name or a labeler's id, not both: a labeler has a name")
+        return self
+
+
+class Redeem(Token):
+    """An invitation's token, and how the newcomer wants to be called."""
+
+    name: Name | None = Field(None, description="empty: the name that the admin chose")
 
 
 class ClaimBody(Body):
@@ -82,6 +102,45 @@ class Joined(BaseModel):
     name: str
     kind: str
     token: str
+
+
+class Welcome(BaseModel):
+    """Whom an invitation is for."""
+
+    name: str | None
+    returning: bool = Field(description="it lets a labeler in who was here before")
+
+
+class Invited(BaseModel):
+    """An invitation as the admin sees it."""
+
+    id: int
+    name: str | None
+    labeler: int | None = Field(description="whom it let in, or is to let in again")
+    state: str = Field(description="open, used, expired or revoked")
+    made_by: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class InvitedNow(Invited):
+    """A new invitation; its link is shown this once."""
+
+    link: str
+
+
+class LabelerSeen(BaseModel):
+    """A labeler as the admin sees them."""
+
+    id: int
+    name: str
+    kind: str
+    labels: int = Field(description="answers given that stand")
+    sessions: int = Field(description="browsers that are logged in")
+    used_at: datetime | None = Field(description="when one of those last asked for something, to the hour")
+    created_at: datetime
 
 
 class Film(BaseModel):

@@ -31,18 +31,13 @@ HEADERS = {
 
 
 def new_token() -> str:
-    """Return a fresh labeler's token: 32 random bytes. Only its sum is ever stored."""
+    """Return a fresh token for somebody: 32 random bytes. Only its sum is ever stored."""
     return secrets.token_urlsafe(32)
 
 
 def token_sha256(token: str) -> str:
     """Return what is stored of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def admin_cookie(admin_token: str) -> str:
-    """Return the value of the admin's cookie: proves knowledge of the token, and does not hold it."""
-    return hmac.new(admin_token.encode(), b"lockstep admin cookie", "sha256").hexdigest()
 
 
 def same(given: str | None, secret: str) -> bool:

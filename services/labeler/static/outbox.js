@@ -109,14 +109,13 @@ export class Outbox {
     localStorage.removeItem(this.#key(item));
   }
 
-  // What an earlier page left behind. Answers of a labeler this browser no longer is are past saving.
+  // What an earlier page left behind. Those of others, who may log in here again, wait for them.
   #load() {
     const items = [];
     for (const key of Object.keys(localStorage)) {
       if (!key.startsWith(PREFIX)) continue;
       const item = JSON.parse(localStorage.getItem(key));
       if (item.labeler === this.labeler) items.push(item);
-      else localStorage.removeItem(key);
     }
     return items.sort((one, other) => one.order - other.order);
   }

@@ -1,0 +1,238 @@
+"""Invitations: how people come in where other machines can reach the server.
+
+The admin makes one and hands its link on; whoever opens it first gives a name and is a labeler, logged in on
+that browser. The token stands behind the # of the link, which browsers keep to themselves: it is in no log.
+"""
+
+from datetime import datetime, timedelta
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from services.labeler import limits, security, sessions
+from services.labeler.context import Context, PathId, RequireAdmin, Service
+from services.labeler.labelers import add_person, me
+from services.labeler.problems import Problem
+from services.labeler.schemas import (
+    Invited,
+    InvitedNow,
+    LabelerSeen,
+    Me,
+    NewInvitation,
+    Redeem,
+    Token,
+    Welcome,
+)
+from shared.database import now
+from shared.models import BrowserSession, Invitation, Labeler, Preference
+
+router = APIRouter(prefix="/api/invitations", tags=["labelers"])
+admin_router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
+
+ACTOR = "admin"
+SHUT = {
+    "used": "this invitation was used already: it lets one person in once. Ask for another one",
+    "revoked": "this invitation was taken back. Ask for another one",
+    "expired": "this invitation has run out. Ask for another one",
+}
+
+
+@router.post("/look")
+def look(body: Token, request: Request, service: Service) -> Welcome:
+    """Say whom an invitation is for, without using it."""
+    limits.check(service.database, "invitation", request)
+    with service.database.read() as session:
+        found = _find(session, body.token)
+        if found is not None:
+            _refuse_shut(found, now(session))
+            known = session.get(Labeler, found.labeler_id) if found.labeler_id else None
+            return Welcome(name=known.name if known else found.name, returning=known is not None)
+    raise _unknown(request, service)
+
+
+@router.post("/redeem")
+def redeem(body: Redeem, request: Request, response: Response, service: Service) -> Me:
+    """Use an invitation, once: become a labeler of this name, or the one it is for, and log in."""
+    limits.check(service.database, "invitation", request)
+    with service.database.write() as session:
+        found = _find(session, body.token)
+        if found is not None:
+            labeler, cookie = _let_in(session, found, body.name)
+            answer = me(session, labeler)
+    if found is None:
+        raise _unknown(request, service)
+    sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
+    return answer
+
+
+@admin_router.post("/invitations", status_code=201)
+def invite(body: NewInvitation, request: Request, service: Service) -> InvitedNow:
+    """Make an invitation; its link is shown this once. For a labeler's id, it lets that labeler in again."""
+    token = security.new_token()
+    with service.database.write() as session:
+        moment = now(session)
+        if body.labeler is not None:
+            _check_person(session, body.labeler)
+        elif body.name is not None and session.scalar(select(Labeler.id).where(Labeler.name == body.name)):
+            detail = f"somebody here is called {body.name} already: invite them again by their id, or take "
+            raise Problem(409, "taken", detail + "another name")
+        one = Invitation(
+            token_sha256=security.token_sha256(token),
+            name=body.name,
+            labeler_id=body.labeler,
+            made_by=ACTOR,
+            created_at=moment,
+            expires_at=moment + timedelta(days=body.days),
+        )
+        session.add(one)
+        session.flush()
+        seen = _seen(one, _name(session, one), moment)
+    return InvitedNow(**seen.model_dump(), link=f"{_site(request, service)}/join#{token}")
+
+
+@admin_router.get("/invitations")
+def list_invitations(service: Service) -> list[Invited]:
+    """List the invitations, the newest first, a thousand at most: open, used, expired and revoked ones."""
+    with service.database.read() as session:
+        moment = now(session)
+        query = select(Invitation, Labeler.name).outerjoin(Labeler).order_by(Invitation.id.desc())
+        return [_seen(one, name or one.name, moment) for one, name in session.execute(query.limit(1000))]
+
+
+@admin_router.delete("/invitations/{invitation_id}", status_code=204)
+def revoke(invitation_id: PathId, service: Service) -> None:
+    """Take an invitation back that nobody has used."""
+    with service.database.write() as session:
+        one = session.get(Invitation, invitation_id)
+        if one is None:
+            raise Problem(404, "unknown", f"there is no invitation {invitation_id}")
+        unused = (Invitation.id == one.id) & Invitation.used_at.is_(None) & Invitation.revoked_at.is_(None)
+        changed = session.execute(
+            update(Invitation).where(unused).values(revoked_at=now(session)).returning(Invitation.id)
+        )
+        session.refresh(one)
+        if changed.first() is None and one.revoked_at is None:
+            raise Problem(409, "used", "that invitation was used already: end the labeler's sessions instead")
+
+
+@admin_router.get("/labelers")
+def list_labelers(service: Service) -> list[LabelerSeen]:
+    """List everybody who labels, by name, with their answers and the browsers they are logged in on."""
+    given = (
+        select(func.count()).where(Preference.labeler_id == Labeler.id, Preference.withdrawn_at.is_(None))
+    ).scalar_subquery()
+    with service.database.read() as session:
+        live = BrowserSession.labeler_id == Labeler.id, BrowserSession.expires_at > now(session)
+        browsers = select(func.count()).where(*live).scalar_subquery()
+        used = select(func.max(BrowserSession.used_at)).where(*live).scalar_subquery()
+        rows = session.execute(select(Labeler, given, browsers, used).order_by(Labeler.name)).all()
+    return [
+        LabelerSeen(
+            id=one.id,
+            name=one.name,
+            kind=one.kind,
+            labels=labels,
+            sessions=count,
+            used_at=last,
+            created_at=one.created_at,
+        )
+        for one, labels, count, last in rows
+    ]
+
+
+@admin_router.delete("/labelers/{labeler_id}/sessions")
+def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
+    """End a labeler's sessions, token and open invitations. Their answers stay; a new invitation helps."""
+    with service.database.write() as session:
+        if session.get(Labeler, labeler_id) is None:
+            raise Problem(404, "unknown", f"there is no labeler {labeler_id}")
+        ended = sessions.end_all(session, labeler_id)
+        nobodys = security.token_sha256(security.new_token())
+        session.execute(update(Labeler).where(Labeler.id == labeler_id).values(token_sha256=nobodys))
+        open_ones = (Invitation.labeler_id == labeler_id) & Invitation.used_at.is_(None)
+        session.execute(
+            update(Invitation)
+            .where(open_ones, Invitation.revoked_at.is_(None))
+            .values(revoked_at=now(session))
+        )
+    service.labelers.forget()
+    return {"ended": ended}
+
+
+def _find(session: Session, token: str) -> Invitation | None:
+    return session.scalar(select(Invitation).where(Invitation.token_sha256 == security.token_sha256(token)))
+
+
+def _unknown(request: Request, service: Context) -> Problem:
+    """Count the guess and return what to answer."""
+    limits.failed(service.database, "invitation", request)
+    return Problem(404, "unknown", "there is no such invitation: was the link copied to its very end?")
+
+
+def _let_in(session: Session, found: Invitation, name: str | None) -> tuple[Labeler, str]:
+    """Mark the invitation as used, unless somebody else was quicker, and begin the session."""
+    moment = now(session)
+    _refuse_shut(found, moment)
+    still_open = (Invitation.id == found.id) & Invitation.used_at.is_(None) & Invitation.revoked_at.is_(None)
+    took = session.execute(
+        update(Invitation).where(still_open).values(used_at=moment).returning(Invitation.id)
+    )
+    if took.first() is None:
+        session.refresh(found)
+        _refuse_shut(found, moment)
+    if found.labeler_id is not None:
+        labeler = session.get_one(Labeler, found.labeler_id)
+    else:
+        wanted = name or found.name
+        if wanted is None:
+            raise Problem(422, "malformed", "say a name: it stands beside your answers")
+        labeler = add_person(session, wanted)
+        session.execute(update(Invitation).where(Invitation.id == found.id).values(labeler_id=labeler.id))
+    return labeler, sessions.log_in_labeler(session, labeler)
+
+
+def _state(one: Invitation, moment: datetime) -> str:
+    if one.used_at is not None:
+        return "used"
+    if one.revoked_at is not None:
+        return "revoked"
+    return "open" if moment < one.expires_at else "expired"
+
+
+def _refuse_shut(one: Invitation, moment: datetime) -> None:
+    state = _state(one, moment)
+    if state != "open":
+        raise Problem(410, state, SHUT[state])
+
+
+def _check_person(session: Session, labeler_id: int) -> None:
+    labeler = session.get(Labeler, labeler_id)
+    if labeler is None:
+        raise Problem(404, "unknown", f"there is no labeler {labeler_id}")
+    if labeler.kind != "person":
+        raise Problem(409, "no_person", f"{labeler.name} is a {labeler.kind}: it comes in by its own token")
+
+
+def _name(session: Session, one: Invitation) -> str | None:
+    return session.get_one(Labeler, one.labeler_id).name if one.labeler_id else one.name
+
+
+def _seen(one: Invitation, name: str | None, moment: datetime) -> Invited:
+    return Invited(
+        id=one.id,
+        name=name,
+        labeler=one.labeler_id,
+        state=_state(one, moment),
+        made_by=one.made_by,
+        created_at=one.created_at,
+        expires_at=one.expires_at,
+        used_at=one.used_at,
+        revoked_at=one.revoked_at,
+    )
+
+
+def _site(request: Request, service: Context) -> str:
+    """Return the address under which people reach this server, as far as it is known."""
+    told = service.settings.public_url or request.headers.get("origin") or str(request.base_url)
+    return told.rstrip("/")

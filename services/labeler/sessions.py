@@ -1,0 +1,107 @@
+"""Browsers that are logged in: a random token in a cookie that no script can read, its sum in the database.
+
+A session is a labeler's, or the admin's if it has no labeler. It ends when it is logged out, when the admin
+ends it, when nobody used it for a while, and the admin's also when the admin token is changed.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from fastapi import Request, Response
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from services.labeler import security
+from shared.database import Database, now
+from shared.models import BrowserSession, Labeler
+
+LABELER_LIFE = timedelta(days=90)  # without use
+ADMIN_LIFE = timedelta(days=14)
+COARSE = timedelta(hours=1)  # use is noted at most so often, so that asking hardly ever writes
+
+
+def log_in_labeler(session: Session, labeler: Labeler) -> str:
+    """Begin a labeler's session and return the token of its cookie."""
+    return _begin(session, LABELER_LIFE, labeler_id=labeler.id)
+
+
+def log_in_admin(session: Session, admin_token: str) -> str:
+    """Begin a session of the admin and return the token of its cookie."""
+    return _begin(session, ADMIN_LIFE, admin_sha256=security.token_sha256(admin_token))
+
+
+def find_labeler(database: Database, token_sha256: str) -> Labeler | None:
+    """Return whose session this is, if it still is one: one query by an index."""
+    query = select(Labeler, BrowserSession).join(BrowserSession, BrowserSession.labeler_id == Labeler.id)
+    with database.read() as session:
+        found = session.execute(query.where(BrowserSession.token_sha256 == token_sha256)).first()
+    if found is None or not _is_good(database, found[1], LABELER_LIFE):
+        return None
+    labeler: Labeler = found[0]
+    return labeler
+
+
+def is_admin(database: Database, token: str, admin_token: str) -> bool:
+    """Return whether this is a session of who knows the admin token as it is now."""
+    query = select(BrowserSession).where(
+        BrowserSession.token_sha256 == security.token_sha256(token), BrowserSession.labeler_id.is_(None)
+    )
+    with database.read() as session:
+        found = session.scalar(query)
+    if found is None or not security.same(found.admin_sha256, security.token_sha256(admin_token)):
+        return False
+    return _is_good(database, found, ADMIN_LIFE)
+
+
+def end(session: Session, token: str) -> None:
+    """Log one browser out."""
+    session.execute(delete(BrowserSession).where(BrowserSession.token_sha256 == security.token_sha256(token)))
+
+
+def end_all(session: Session, labeler_id: int) -> int:
+    """Log a labeler out everywhere; return how many sessions that ended."""
+    ended = session.execute(
+        delete(BrowserSession).where(BrowserSession.labeler_id == labeler_id).returning(BrowserSession.id)
+    )
+    return len(ended.all())
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str) -> None:
+    """Set a cookie that no script can read and no other site can send along.
+
+    A web server in between may speak HTTPS where this one hears HTTP; the browser's Origin tells of it.
+    """
+    secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+    response.set_cookie(
+        name, value, max_age=security.COOKIE_S, httponly=True, samesite="strict", secure=secure
+    )
+
+
+def _begin(
+    session: Session, life: timedelta, labeler_id: int | None = None, admin_sha256: str | None = None
+) -> str:
+    token, moment = security.new_token(), now(session)
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at < moment))
+    session.add(
+        BrowserSession(
+            token_sha256=security.token_sha256(token),
+            labeler_id=labeler_id,
+            admin_sha256=admin_sha256,
+            created_at=moment,
+            used_at=moment,
+            expires_at=moment + life,
+        )
+    )
+    session.flush()
+    return token
+
+
+def _is_good(database: Database, one: BrowserSession, life: timedelta) -> bool:
+    """Return whether a session is not over, and note its use if that was not done lately."""
+    moment = datetime.now(UTC)  # this machine's clock: minutes do not matter to what lasts for weeks
+    if one.expires_at <= moment:
+        return False
+    if one.used_at + COARSE < moment:
+        used = {"used_at": moment, "expires_at": moment + life}
+        with database.write() as session:
+            session.execute(update(BrowserSession).where(BrowserSession.id == one.id).values(used))
+    return True
