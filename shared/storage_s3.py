@@ -58,10 +58,24 @@ class S3Store:
             try:
                 client.head_bucket(Bucket=bucket)
             except ClientError as error:
-                if _status(error) != 404:
+                if _status(error) == 403:  # this account may do no more than read, or read and write
+                    self._check_account()
+                elif _status(error) == 404:
+                    with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # another service was quicker
+                        client.create_bucket(Bucket=bucket)
+                else:
                     raise
-                with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # another service was quicker
-                    client.create_bucket(Bucket=bucket)
+
+    def _check_account(self) -> None:
+        """Raise the server's error unless it knows the account and its secret.
+
+        Asked for an object that does not exist, a server says so, or that it may not say.
+        """
+        try:
+            self._client.get_object(Bucket=self._bucket, Key=self._name("no-such-object"))["Body"].close()
+        except ClientError as error:
+            if _code(error) not in ("NoSuchKey", "AccessDenied"):
+                raise
 
     def put(self, key: str, data: bytes) -> None:
         with _s3_errors(key):
@@ -124,7 +138,7 @@ def _s3_errors(key: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         if _status(error) == 404:
             raise missing(key) from None
         if code in FULL_CODES or _status(error) == 507:
@@ -134,6 +148,10 @@ def _s3_errors(key: str) -> Iterator[None]:
         raise StoreError(f"the S3 store refused {key}: {error}; check its address, key and secret") from error
     except (BotoCoreError, HTTPClientError) as error:
         raise StoreAway(f"the S3 store does not answer for {key}: {error}; is it running?") from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _status(error: ClientError) -> int:
