@@ -44,8 +44,6 @@ own() {
 }
 
 make_secrets() {
-  for folder in postgres redis minio migrate labeler coordinator worker front; do mkdir -p "$root/$folder"; done
-
   once postgres/password >/dev/null
   once labeler/lockstep_admin_token >/dev/null
   once labeler/lockstep_teacher_token >/dev/null
@@ -154,6 +152,7 @@ LOCKSTEP_S3_SECRET_KEY=$(cat "$root/worker/lockstep_s3_secret_key")
 ENV
 }
 
+for folder in postgres redis minio migrate labeler coordinator worker front; do mkdir -p "$root/$folder"; done
 case ${1:-make} in
   make) make_secrets ;;
   s3)
