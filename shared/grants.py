@@ -1,8 +1,8 @@
 """Who may do what in Postgres: one role for each kind of process, and for each table what it may do.
 
 `lockstep` owns the database and is used by `migrate` alone, for tables and for backups. The other services
-connect as the three roles below and can do what stands in GRANTS and nothing more. None of them may delete
-anything, and none but the owner, who is held off by a trigger, may change an event.
+connect as the three roles below and can do what stands in GRANTS and nothing more. No label, event or result
+can be deleted, and none but the owner, who is held off by a trigger, may change an event.
 
 Rights are written as SQL has them; `SELECT (id, name)` is of these columns alone. To lock a row Postgres asks
 for the right to update at least one of its columns. A table that is not here is nobody's but the owner's.
@@ -76,7 +76,7 @@ class Right:
 
 def rights(words: str) -> list[Right]:
     """Read what stands in GRANTS."""
-    found = re.findall(r"(SELECT|INSERT|UPDATE)(?: \(([^)]*)\))?(?:, |$)", words)
+    found = re.findall(r"(SELECT|INSERT|UPDATE|DELETE)(?: \(([^)]*)\))?(?:, |$)", words)
     read = [Right(verb, tuple(columns.split(", ")) if columns else ()) for verb, columns in found]
     if ", ".join(written(right) for right in read) != words:
         raise ValueError(f"no rights that can be granted: {words!r}")

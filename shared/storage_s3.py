@@ -56,21 +56,25 @@ class S3Store:
         self._prefix = f"{check_key(prefix)}/" if prefix else ""
         with _s3_errors(f"the bucket {bucket}"):
             try:
-                client.head_bucket(Bucket=bucket)
+                self._look()
             except ClientError as error:
-                if _status(error) == 403:  # this account may do no more than read, or read and write
-                    self._check_account()
-                elif _status(error) == 404:
-                    with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # another service was quicker
-                        client.create_bucket(Bucket=bucket)
-                else:
+                if _status(error) != 404:
                     raise
+                with suppress(client.exceptions.BucketAlreadyOwnedByYou):  # another service was quicker
+                    client.create_bucket(Bucket=bucket)
 
-    def _check_account(self) -> None:
-        """Raise the server's error unless it knows the account and its secret.
+    def _look(self) -> None:
+        """Raise the server's error unless it has the bucket, or may not say so to this account.
 
-        Asked for an object that does not exist, a server says so, or that it may not say.
+        One that may only read and write objects is asked for one that does not exist: the answer tells whether
+        the server knows it.
         """
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+            return
+        except ClientError as error:
+            if _status(error) != 403:
+                raise
         try:
             self._client.get_object(Bucket=self._bucket, Key=self._name("no-such-object"))["Body"].close()
         except ClientError as error:
