@@ -66,8 +66,8 @@ class S3Store:
     def _look(self) -> None:
         """Raise the server's error unless it has the bucket, or may not say so to this account.
 
-        One that may only read and write objects is asked for one that does not exist: the answer tells whether
-        the server knows it.
+        The server is then asked for an object that does not exist: its answer tells whether it knows the
+        account and its secret.
         """
         try:
             self._client.head_bucket(Bucket=self._bucket)
