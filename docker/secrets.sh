@@ -4,6 +4,8 @@
 # it needs and nothing else.
 #
 #   secrets.sh                      make what is missing; what compose runs first of all
+#   secrets.sh s3 own|shared        give labeler and workers S3 accounts of their own (docker/s3_accounts.sh makes
+#                                   them in the server), or the server's one account, as at first
 #   secrets.sh worker HOST          print worker.env: what trainers on another host need to reach this one as HOST
 #   secrets.sh certificate          print worker.crt, the certificate they check this one by
 #
@@ -42,32 +44,40 @@ own() {
 }
 
 make_secrets() {
-  for folder in postgres redis minio migrate labeler coordinator worker front; do mkdir -p "$root/$folder"; done
-
   once postgres/password >/dev/null
-  database=$(once migrate/database_password)
-  redis=$(once redis/password)
-  s3=$(once minio/password)
   once labeler/lockstep_admin_token >/dev/null
   once labeler/lockstep_teacher_token >/dev/null
-  printf lockstep | put minio/user
 
-  # Read by Postgres when it makes its database, and never again.
-  put postgres/10-lockstep.sql <<SQL
-CREATE ROLE lockstep LOGIN PASSWORD '$database';
-CREATE DATABASE lockstep OWNER lockstep;
-REVOKE ALL ON DATABASE lockstep FROM PUBLIC;
-SQL
-  printf 'requirepass %s\n' "$redis" | put redis/redis.conf
-  for service in migrate labeler coordinator worker; do
-    printf 'postgresql+psycopg://lockstep:%s@postgres:5432/lockstep' "$database" | put $service/lockstep_database_url
-  done
+  rm -f "$root/postgres/10-lockstep.sql" "$root/redis/redis.conf" # of earlier versions
+
+  # Postgres: the owner, for migrate alone, and a role for each other kind of process.
+  make_roles "lockstep:$(once migrate/database_password)" \
+    "lockstep_labeler:$(once postgres/labeler_password)" \
+    "lockstep_coordinator:$(once postgres/coordinator_password)" \
+    "lockstep_worker:$(once postgres/worker_password)"
+  database_url lockstep "$(cat "$root/migrate/database_password")" | put migrate/lockstep_database_url
   for service in labeler coordinator worker; do
-    printf 'redis://:%s@redis:6379/0' "$redis" | put $service/lockstep_broker_url
+    database_url "lockstep_$service" "$(cat "$root/postgres/${service}_password")" | put $service/lockstep_database_url
   done
+
+  # Redis: everybody sends hints, workers receive them. Without a name there is only a health check.
+  make_users "$(once redis/password)" "$(once redis/labeler_password)" "$(once redis/coordinator_password)" \
+    "$(once redis/worker_password)"
+  for service in labeler coordinator worker; do
+    printf 'redis://%s:%s@redis:6379/0' $service "$(cat "$root/redis/${service}_password")" | put $service/lockstep_broker_url
+  done
+
+  # S3: the server's account, or one each.
+  once minio/password >/dev/null
+  printf lockstep | put minio/user
   for service in migrate labeler worker; do
-    printf lockstep | put $service/lockstep_s3_access_key
-    printf %s "$s3" | put $service/lockstep_s3_secret_key
+    account=lockstep secret=password
+    [ $service = migrate ] || once minio/${service}_secret >/dev/null
+    if [ $service != migrate ] && [ -e "$root/minio/own_accounts" ]; then
+      account=lockstep-$service secret=${service}_secret
+    fi
+    printf %s "$account" | put $service/lockstep_s3_access_key
+    put $service/lockstep_s3_secret_key <"$root/minio/$secret"
   done
   [ -z "${TLS_NAMES:-}" ] || make_certificate
 
@@ -76,6 +86,43 @@ SQL
   # The data volumes: their servers run without rights, and could not take them into possession themselves.
   [ ! -d "$volumes/postgres" ] || own "${DATABASE:-}" "$volumes/postgres"
   for volume in redis minio; do [ ! -d "$volumes/$volume" ] || own "${APP:-}" "$volumes/$volume"; done
+}
+
+# database_url ROLE PASSWORD: the address of the database
+database_url() {
+  printf 'postgresql+psycopg://%s:%s@postgres:5432/lockstep' "$1" "$2"
+}
+
+# make_roles NAME:PASSWORD ...: the SQL that makes the roles, or gives them their passwords, and the database of
+# the first. The service `roles` runs it at every start. What a role may do is said in shared/grants.py.
+make_roles() {
+  {
+    for role; do
+      name=${role%%:*}
+      printf "SELECT 'CREATE ROLE %s' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '%s') \\gexec\n" "$name" "$name"
+      printf "ALTER ROLE %s LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '%s';\n" "$name" "${role#*:}"
+    done
+    cat <<'SQL'
+SELECT 'CREATE DATABASE lockstep OWNER lockstep' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'lockstep') \gexec
+REVOKE ALL ON DATABASE lockstep FROM PUBLIC;
+SQL
+  } | put postgres/roles.sql
+}
+
+# make_users HEALTH LABELER COORDINATOR WORKER: passwords into the part of Redis's configuration that says who
+# may do what. Nobody may flush, configure, or list keys. What Celery needs besides keys of its own is
+# connections, transactions and, for a worker that gives hints back, a script.
+make_users() {
+  connect='+@connection +@transaction -@dangerous -@admin'
+  queues='~agent_trainer* ~reward_trainer* ~_kombu.binding*'
+  send='+lpush +rpush +llen +exists +sadd +smembers +pexpire +persist'
+  receive='+@list +@set +@hash +@sortedset +@string +del +unlink +watch +eval +evalsha +script|load'
+  put redis/users.conf <<CONF
+user default on >$1 resetkeys resetchannels -@all +ping
+user labeler on >$2 resetchannels $queues -@all $send $connect
+user coordinator on >$3 resetchannels $queues -@all $send $connect
+user worker on >$4 resetchannels $queues ~unacked* -@all $send $receive $connect
+CONF
 }
 
 # make_certificate: a key and a certificate signed by itself, for TLS_NAMES; made anew when the names change
@@ -96,17 +143,26 @@ make_certificate() {
 print_worker_env() {
   ca=/run/tls/server.crt
   cat <<ENV
-LOCKSTEP_DATABASE_URL=postgresql+psycopg://lockstep:$(cat "$root/migrate/database_password")@$1:${POSTGRES_PORT:-5432}/lockstep?sslmode=verify-full&sslrootcert=$ca&sslnegotiation=direct
-LOCKSTEP_BROKER_URL=rediss://:$(cat "$root/redis/password")@$1:${REDIS_PORT:-6379}/0?ssl_cert_reqs=required&ssl_ca_certs=$ca
+LOCKSTEP_DATABASE_URL=postgresql+psycopg://lockstep_worker:$(cat "$root/postgres/worker_password")@$1:${POSTGRES_PORT:-5432}/lockstep?sslmode=verify-full&sslrootcert=$ca&sslnegotiation=direct
+LOCKSTEP_BROKER_URL=rediss://worker:$(cat "$root/redis/worker_password")@$1:${REDIS_PORT:-6379}/0?ssl_cert_reqs=required&ssl_ca_certs=$ca
 LOCKSTEP_STORE_URL=s3://lockstep/artifacts
 LOCKSTEP_S3_ENDPOINT=https://$1:${S3_PORT:-9000}
-LOCKSTEP_S3_ACCESS_KEY=lockstep
-LOCKSTEP_S3_SECRET_KEY=$(cat "$root/minio/password")
+LOCKSTEP_S3_ACCESS_KEY=$(cat "$root/worker/lockstep_s3_access_key")
+LOCKSTEP_S3_SECRET_KEY=$(cat "$root/worker/lockstep_s3_secret_key")
 ENV
 }
 
+for folder in postgres redis minio migrate labeler coordinator worker front; do mkdir -p "$root/$folder"; done
 case ${1:-make} in
   make) make_secrets ;;
+  s3)
+    case ${2:-} in
+      own) : | put minio/own_accounts ;;
+      shared) rm -f "$root/minio/own_accounts" ;;
+      *) echo "secrets.sh: s3 own, or s3 shared" >&2; exit 2 ;;
+    esac
+    make_secrets
+    ;;
   worker) print_worker_env "${2:?name this machine as the workers' host reaches it}" ;;
   certificate) cat "$root/front/server.crt" ;;
   *) echo "secrets.sh: no command $1" >&2; exit 2 ;;

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column, Table
 
-from shared import models, states
+from shared import grants, models, states
 from shared.config import ExperimentConfig, Section
 from shared.settings import Settings, load_settings
 
@@ -119,6 +119,15 @@ def tables() -> str:
         body = table(("column", "type", "", "meaning"), rows)
         parts.append(f"### `{of.name}`\n\n{inspect.getdoc(mapper.class_)}\n\n{body}")
     return "\n\n".join(parts)
+
+
+def rights() -> str:
+    """List what each of Postgres's roles may do."""
+    rows = [
+        (f"`{name}`", *(by_role.get(role, "") for role in grants.ROLES))
+        for name, by_role in grants.GRANTS.items()
+    ]
+    return table(("table", *(f"`{role}`" for role in grants.ROLES)), rows)
 
 
 def _line(model: type) -> int:
@@ -284,6 +293,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "experiment-table": experiment_table,
     "entity-diagram": entity_diagram,
     "tables": tables,
+    "rights": rights,
     "settings": settings,
     "configuration": configuration,
     "api": api,

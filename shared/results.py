@@ -99,5 +99,10 @@ def _store_artifact(session: Session, attempt: Attempt, artifact: Artifact) -> N
 
 def _store_evaluation(session: Session, attempt: Attempt, result: TrainAgentResult) -> None:
     row = Evaluation(round_id=attempt.round_id, attempt_id=attempt.id, true_returns=result.true_returns)
-    row.mean = sum(result.true_returns) / len(result.true_returns)
+    row.mean = mean_return(result)
     session.add(row)
+
+
+def mean_return(result: TrainAgentResult) -> float:
+    """Return the mean of the true returns."""
+    return sum(result.true_returns) / len(result.true_returns)

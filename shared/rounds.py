@@ -19,7 +19,7 @@ from shared import labels, results, states
 from shared.config import ExperimentConfig
 from shared.database import now
 from shared.jobs import Result, TrainAgentResult
-from shared.models import Attempt, Evaluation, Experiment, Round
+from shared.models import Attempt, Experiment, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import (
     Hint,
@@ -194,7 +194,7 @@ def complete(session: Session, attempt_id: int, result: Result) -> list[Hint]:
     results.store(session, round_, attempt, config, result)
     move_round(session, round_, states.COMPLETES[attempt.stage], actor, attempt.id)
     if isinstance(result, TrainAgentResult):
-        return _after_round(session, round_, config)
+        return _after_round(session, round_, config, results.mean_return(result))
     return [offer_attempt(session, round_, actor)] if round_.state in states.WORKER_STAGES else []
 
 
@@ -287,10 +287,12 @@ def _running(session: Session, attempt_id: int) -> tuple[Attempt, Round]:
     return attempt, round_
 
 
-def _after_round(session: Session, round_: Round, config: ExperimentConfig) -> list[Hint]:
-    """Begin the next round, or finish the experiment: solved, or its rounds are spent."""
+def _after_round(session: Session, round_: Round, config: ExperimentConfig, mean: float) -> list[Hint]:
+    """Begin the next round, or finish the experiment: solved, or its rounds are spent.
+
+    `mean` is the round's mean true return, told rather than read: workers may not read that table.
+    """
     goal = config.evaluation.solved_return
-    mean = session.scalars(select(Evaluation.mean).where(Evaluation.round_id == round_.id)).one()
     solved = goal is not None and mean >= goal
     if round_.number < config.rounds and not (solved and config.evaluation.stop_when_solved):
         return begin_round(session, round_.experiment_id, round_.number + 1, "coordinator")

@@ -56,7 +56,7 @@ class S3Store:
         self._prefix = f"{check_key(prefix)}/" if prefix else ""
         with _s3_errors(f"the bucket {bucket}"):
             try:
-                client.head_bucket(Bucket=bucket)
+                self._look()
             except ClientError as error:
                 if _status(error) != 404:
                     raise
@@ -65,7 +65,25 @@ class S3Store:
 
     def check(self) -> None:
         with _s3_errors(f"the bucket {self._bucket}"):
+            self._look()
+
+    def _look(self) -> None:
+        """Raise the server's error unless it has the bucket, or may not say so to this account.
+
+        The server is then asked for an object that does not exist: its answer tells whether it knows the
+        account and its secret.
+        """
+        try:
             self._client.head_bucket(Bucket=self._bucket)
+            return
+        except ClientError as error:
+            if _status(error) != 403:
+                raise
+        try:
+            self._client.get_object(Bucket=self._bucket, Key=self._name("no-such-object"))["Body"].close()
+        except ClientError as error:
+            if _code(error) not in ("NoSuchKey", "AccessDenied"):
+                raise
 
     def put(self, key: str, data: bytes) -> None:
         with _s3_errors(key):
@@ -128,7 +146,7 @@ def _s3_errors(key: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         if _status(error) == 404:
             raise missing(key) from None
         if code in FULL_CODES or _status(error) == 507:
@@ -138,6 +156,10 @@ def _s3_errors(key: str) -> Iterator[None]:
         raise StoreError(f"the S3 store refused {key}: {error}; check its address, key and secret") from error
     except (BotoCoreError, HTTPClientError) as error:
         raise StoreAway(f"the S3 store does not answer for {key}: {error}; is it running?") from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _status(error: ClientError) -> int:

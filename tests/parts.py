@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from shared import config, labels, rounds
@@ -49,7 +50,8 @@ def environment(settings: Settings) -> dict[str, str]:
     given = {name: getattr(settings, name) for name in settings.model_fields_set | {"data_dir"}}
     given |= {name: getattr(settings, name) for name in ("database_url", "broker_url", "store_url")}
     mine = {name: value for name, value in os.environ.items() if not name.startswith("LOCKSTEP_")}
-    return mine | {f"LOCKSTEP_{name.upper()}": str(value) for name, value in given.items()}
+    plain = {name: v.get_secret_value() if isinstance(v, SecretStr) else v for name, v in given.items()}
+    return mine | {f"LOCKSTEP_{name.upper()}": str(value) for name, value in plain.items()}
 
 
 @contextmanager

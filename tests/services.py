@@ -106,11 +106,11 @@ def postgres_in(folder: Path, survives_crashes: bool = False) -> tuple[Launch, s
     return Launch(command, folder, lambda: psycopg.connect(url).close(), signal.SIGINT, run_as), url
 
 
-def redis_in(folder: Path) -> tuple[Launch, str]:
-    """Prepare Redis in `folder`."""
+def redis_in(folder: Path, *config: str) -> tuple[Launch, str]:
+    """Prepare Redis in `folder`; `config` is a file with more of its configuration."""
     (port,) = free_ports(1)
     command = [
-        find("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
+        find("redis-server"), *config, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder),
         "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", "",
     ]  # fmt: skip
     url = f"redis://127.0.0.1:{port}/0"
@@ -122,15 +122,15 @@ def redis_in(folder: Path) -> tuple[Launch, str]:
     return Launch(command, folder, answers), url
 
 
-def s3_in(folder: Path) -> tuple[Launch, S3]:
-    """Prepare SeaweedFS's S3 server in `folder`."""
+def s3_in(folder: Path, *more: dict[str, Any]) -> tuple[Launch, S3]:
+    """Prepare SeaweedFS's S3 server in `folder`, with `more` identities besides the one that may do all."""
     port, *others = free_ports(8)
     ports = iter(others)
     account = S3(f"http://127.0.0.1:{port}", "lockstep-tests", "not-a-secret-anywhere")
     credentials = {"accessKey": account.access_key, "secretKey": account.secret_key}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "lockstep", "credentials": [credentials], "actions": actions}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity, *more]}))
     options = {
         "dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1",
         "master.port": next(ports), "master.port.grpc": next(ports), "master.volumeSizeLimitMB": 64,

@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from tests.compose.stack import COMBINATIONS
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted({name for files in COMBINATIONS for name in files})
-ONE_SHOT = {"secrets", "migrate"}
+ONE_SHOT = {"secrets", "roles", "migrate", "s3_accounts"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -104,13 +105,14 @@ def test_no_secret_stands_in_compose(file: str, name: str, service: dict[str, An
 
 
 def test_a_service_sees_its_own_secrets_only() -> None:
-    owners = {"agent_trainer": "worker", "reward_trainer": "worker", "front": "front"}
+    owners = {"agent_trainer": "worker", "reward_trainer": "worker", "roles": "postgres"}
+    owners |= {"s3_accounts": "minio"}
     for _, name, service in services():
         mounted = {volume.split(":")[0] for volume in service.get("volumes", []) if isinstance(volume, str)}
         secret = {volume for volume in mounted if volume.startswith("secrets-")}
         if name != "secrets" and not service.get("hostname"):  # a worker elsewhere has no such volumes
             assert secret == {f"secrets-{owners.get(name, name)}"}
-        assert not mounted & {"secrets-postgres"} or name in ("secrets", "postgres")
+        assert not mounted & {"secrets-postgres"} or name in ("secrets", "postgres", "roles")
 
 
 def test_images_are_named_by_tag() -> None:
@@ -165,15 +167,63 @@ def test_secrets_are_made_once_and_strong_enough(tmp_path: Path, monkeypatch: py
             monkeypatch.delenv(name)
     settings = load_settings(secrets_dir=tmp_path / "labeler", host="0.0.0.0", store_url="s3://lockstep/x")
     check_safe(settings)
-    password = first[tmp_path / "redis" / "password"]
-    assert settings.broker_url == f"redis://:{password}@redis:6379/0"
-    assert first[tmp_path / "redis" / "redis.conf"] == f"requirepass {password}\n"
-    coordinator = load_settings(secrets_dir=tmp_path / "coordinator")
-    assert coordinator.database_url == settings.database_url
+    # Each service has accounts and passwords of its own; none is another's.
+    made = {name: load_settings(secrets_dir=tmp_path / name) for name in ("labeler", "coordinator", "worker")}
+    roles = first[tmp_path / "postgres" / "roles.sql"]
+    users = first[tmp_path / "redis" / "users.conf"]
+    passwords = [first[tmp_path / "postgres" / "password"], first[tmp_path / "redis" / "password"]]
+    for name, one in made.items():
+        database, broker = urlsplit(one.database_url), urlsplit(one.broker_url)
+        assert (database.username, broker.username) == (f"lockstep_{name}", name)
+        assert f"ALTER ROLE lockstep_{name} LOGIN" in roles
+        assert f"PASSWORD '{database.password}';" in roles
+        assert f"user {name} on >{broker.password} " in users
+        passwords += [str(database.password), str(broker.password)]
+    owner = urlsplit(load_settings(secrets_dir=tmp_path / "migrate").database_url)
+    assert owner.username == "lockstep"
+    passwords.append(str(owner.password))
+    assert len(set(passwords)) == len(passwords) == 9
+    assert first[tmp_path / "postgres" / "password"] not in roles
+    coordinator = made["coordinator"]
     assert (coordinator.admin_token, coordinator.s3_secret_key) == (None, None)
-    role = first[tmp_path / "postgres" / "10-lockstep.sql"]
-    assert settings.database_url.split(":")[2].split("@")[0] in role
-    assert first[tmp_path / "postgres" / "password"] not in role + settings.database_url
+    assert made["worker"].admin_token is made["worker"].teacher_token is None
+
+
+def test_passwords_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """The owner's and the S3 server's; what was made from them in files that nobody reads any more goes."""
+    for name, text in {
+        "migrate/database_password": "1" * 48, "minio/password": "2" * 48,
+        "postgres/10-lockstep.sql": "CREATE ROLE", "redis/redis.conf": "requirepass",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    make_secrets(tmp_path)
+    assert (
+        f"ALTER ROLE lockstep LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD '{'1' * 48}'"
+        in (tmp_path / "postgres" / "roles.sql").read_text()
+    )
+    assert (tmp_path / "worker" / "lockstep_s3_secret_key").read_text() == "2" * 48
+    assert not (tmp_path / "postgres" / "10-lockstep.sql").exists()
+    assert not (tmp_path / "redis" / "redis.conf").exists()
+
+
+def test_s3_accounts_are_shared_until_they_are_made(tmp_path: Path) -> None:
+    def accounts() -> dict[str, str]:
+        names = ("migrate", "labeler", "worker")
+        return {name: (tmp_path / name / "lockstep_s3_access_key").read_text() for name in names}
+
+    make_secrets(tmp_path)
+    shared = dict.fromkeys(("migrate", "labeler", "worker"), "lockstep")
+    assert accounts() == shared
+    make_secrets(tmp_path, "s3", "own")
+    make_secrets(tmp_path)  # as every start does
+    assert accounts() == {"migrate": "lockstep", "labeler": "lockstep-labeler", "worker": "lockstep-worker"}
+    keys = {(tmp_path / name / "lockstep_s3_secret_key").read_text() for name in shared}
+    assert len(keys) == 3
+    told = make_secrets(tmp_path, "worker", "10.1.2.3")
+    assert "LOCKSTEP_S3_ACCESS_KEY=lockstep-worker\n" in told
+    make_secrets(tmp_path, "s3", "shared")
+    assert accounts() == shared
 
 
 def test_a_worker_elsewhere_is_told_all_it_needs(tmp_path: Path) -> None:
@@ -183,7 +233,10 @@ def test_a_worker_elsewhere_is_told_all_it_needs(tmp_path: Path) -> None:
     needed = load("docker-compose.worker.yml")["services"]["agent_trainer"]["environment"]
     assert set(told) == {name for name, value in needed.items() if str(value).startswith(f"${{{name}:?")}
     assert "@10.1.2.3:5432/lockstep?sslmode=verify-full" in told["LOCKSTEP_DATABASE_URL"]
-    assert told["LOCKSTEP_BROKER_URL"].startswith("rediss://")
+    assert told["LOCKSTEP_BROKER_URL"].startswith("rediss://worker:")
+    for kept, name in (("database", "LOCKSTEP_DATABASE_URL"), ("broker", "LOCKSTEP_BROKER_URL")):
+        here = urlsplit((tmp_path / "worker" / f"lockstep_{kept}_url").read_text())
+        assert urlsplit(told[name])[1].split("@")[0] == here.netloc.split("@")[0], "not the worker's account"
     assert "@10.1.2.3:1234/0?ssl_cert_reqs=required" in told["LOCKSTEP_BROKER_URL"]
     certificate = make_secrets(tmp_path, "certificate")
     shown = subprocess.run(

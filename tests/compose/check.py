@@ -92,6 +92,7 @@ def first_pair() -> None:
         stack.lockstep("create", "configs/cartpole.toml", "--set", "name=warm")
         run_to_the_end(stack, "warm")
         exposed(stack)
+        refused(stack)
 
 
 def idle(stack: Stack) -> None:
@@ -147,6 +148,69 @@ def exposed(stack: Stack) -> None:
     seen = stack.compose("exec", "-T", "coordinator", "ls", "/run/secrets").split()
     assert seen == ["lockstep_broker_url", "lockstep_database_url"], seen
     say("exposed: one port, on loopback; no service has root, capabilities or a file system to write to")
+
+
+QUERY = """
+import sys
+from shared.database import Database, text
+from shared.settings import load_settings
+Database(load_settings().database_url).engine.connect().execute(text(sys.argv[1])).all()
+"""
+FLUSH = """
+import redis
+from shared.settings import load_settings
+redis.Redis.from_url(load_settings().broker_url).flushall()
+"""
+
+
+def refused(stack: Stack) -> None:
+    """A service's password opens what the service needs, and nothing else."""
+    for service, statement, allowed in (
+        ("agent_trainer", "SELECT name FROM labelers", True),
+        ("agent_trainer", "SELECT token_sha256 FROM labelers", False),
+        ("reward_trainer", "SELECT per_step FROM judgements", False),
+        ("coordinator", "SELECT mean FROM evaluations", False),
+        ("labeler", "DELETE FROM events RETURNING id", False),
+    ):
+        said = last_words(stack, service, QUERY, statement)
+        assert allowed == (said == ""), f"{service}: {statement}: {said}"
+        assert allowed or "permission denied for table" in said, said
+    for service in ("labeler", "coordinator", "agent_trainer"):
+        assert "NoPermissionError" in last_words(stack, service, FLUSH), f"{service} may flush Redis"
+    say(
+        "refused: no trainer reads judgements, true returns or tokens, nobody changes events or flushes Redis"
+    )
+
+
+def last_words(stack: Stack, service: str, program: str, *arguments: str) -> str:
+    """Run a program of Python's in a service's container; return its error, empty if there is none."""
+    run = ("exec", "-T", service, "sh", "-c", 'python -c "$@" 2>&1 || true', "sh")
+    return stack.compose(*run, program, *arguments)
+
+
+def backup() -> None:
+    """What was backed up is there again after everything was removed, as docs/operations.md says."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)  # the container writes as a user of its own
+        mounted = ("run", "--rm", "-T", "--volume", f"{folder}:/backup", "migrate", "lockstep")
+        with running("lockstep-check") as stack:
+            stack.lockstep("create", "configs/cartpole.toml", *SMALL)
+            stack.lockstep("teach", "cartpole")
+            before = stack.report("cartpole")
+            stack.compose(*mounted, "backup", "/backup/all.tar")
+            stack.down()
+            stack.compose("up", "--detach", "--wait", "minio")
+            stack.compose(*mounted, "restore", "/backup/all.tar")
+            stack.compose("up", "--detach")
+            stack.admin_token = ""
+            stack.wait_healthy()
+            after = stack.report("cartpole")
+            assert after == before, "the backup is not what was backed up"
+            stack.lockstep("create", "configs/cartpole.toml", "--set", "name=next", *SMALL)
+            stack.lockstep("teach", "next")
+            assert stack.report("next")["state"] == "finished"
+        size = (Path(folder) / "all.tar").stat().st_size
+    say(f"backup: {size / 1e6:.1f} MB brought everything back, and it goes on")
 
 
 def scale() -> None:
@@ -303,6 +367,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "config": config,
     "build": build,
     "first_pair": first_pair,
+    "backup": backup,
     "scale": scale,
     "move": move,
     "ratio": ratio,
