@@ -74,6 +74,7 @@ def first_pair() -> None:
         ready = time.monotonic()
         stack.lockstep("create", "configs/cartpole.toml")
         token = invite(stack, "somebody")
+        come_by_link(stack)
         pair = claim(stack, "cartpole", token)
         labelable = time.monotonic()
         say(f"first pair: labeler ready after {ready - began:.1f} s, pair after {labelable - began:.1f} s")
@@ -233,6 +234,15 @@ def join(stack: Stack, folder: Path) -> Stack:
 def invite(stack: Stack, name: str) -> str:
     """Return the token of a new labeler."""
     return str(stack.admin("POST", "/api/labelers", {"name": name, "kind": "person"})["token"])
+
+
+def come_by_link(stack: Stack) -> None:
+    """Be somebody whom `lockstep invite` gave a link: it lets in once."""
+    link = stack.lockstep("invite", "newcomer").split()[-1]
+    _, _, token = link.partition("/join#")
+    address, body = f"{stack.url}/api/invitations/redeem", {"token": token}
+    first, second = (httpx.post(address, json=body, timeout=30, trust_env=False) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 410), (first.text, second.text)
 
 
 def bearer(token: str) -> dict[str, str]:
