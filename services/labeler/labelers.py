@@ -19,13 +19,13 @@ def _may_join(request: Request, service: Service, body: NewLabeler) -> None:
     if body.kind == "teacher" and not is_teacher(request, service):
         raise Problem(401, "no_teacher", "a teacher needs the teachers' token as X-Teacher-Token")
     if body.kind == "person" and not (service.open_to_visitors or is_admin(request, service)):
-        detail = "other machines can reach this server: ask its operator for a labeler's token"
+        detail = "other machines can reach this server: ask its operator for an invitation"
         raise Problem(401, "no_admin", detail)
 
 
 @router.post("/labelers", status_code=201, dependencies=[Depends(_may_join)])
 def join(body: NewLabeler, request: Request, response: Response, service: Service) -> Joined:
-    """Make a labeler. The token is shown this once; a person's browser also gets it as a cookie.
+    """Make a labeler; the token is shown this once. On loopback a person's browser is logged in too.
 
     A teacher that comes again with the teachers' token gets a fresh token for the same labeler.
     """
