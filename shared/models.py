@@ -276,7 +276,7 @@ class FailedLogIn(Base):
     __tablename__ = "failed_logins"
     __table_args__ = (Index("ix_failed_logins_door_at", "door", "at"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    door: Mapped[str] = mapped_column(String(12))  # admin, labeler, invitation
+    door: Mapped[str] = mapped_column(String(12))  # admin, teacher, labeler, invitation
     address: Mapped[str] = mapped_column(String(45))  # the client's; of IPv6 the network (/64)
     at: Mapped[datetime]  # when
 

@@ -16,7 +16,7 @@ from services.labeler import limits
 from shared.database import now
 from shared.models import BrowserSession, FailedLogIn, Invitation, Labeler
 from shared.settings import SettingsError, load_settings
-from tests.doors import ADMIN, Gate, open_gate
+from tests.doors import ADMIN, TEACHER, Gate, open_gate
 from tests.served import Served, reason
 
 
@@ -211,7 +211,7 @@ def test_guesses_from_everywhere_are_limited_and_forgotten(gate: Gate) -> None:
     assert fresh.post("/api/admin/session", json={"token": ADMIN}).status_code == 204
 
 
-def test_the_admin_token_cannot_be_guessed_by_header_either(gate: Gate) -> None:
+def test_the_admins_and_the_teachers_tokens_cannot_be_guessed_by_header_either(gate: Gate) -> None:
     ada = gate.admin().post("/api/labelers", json={"name": "ada"}).json()["token"]
     program = gate.client("2001:db8::1", Authorization=f"Bearer {ada}")
     for _ in range(limits.FROM_ONE + 1):  # a labeler's own token is no guess
@@ -219,6 +219,11 @@ def test_the_admin_token_cannot_be_guessed_by_header_either(gate: Gate) -> None:
     for number in range(limits.FROM_ONE):  # one network is one client
         eve = gate.client(f"2001:db8::{number + 2}", Authorization=f"Bearer {number}")
         assert reason(eve.get(("/api/admin/presets", "/metrics")[number % 2]), 401) == "no_admin"
+    for number in range(limits.FROM_ONE):
+        eve = gate.client("2001:db8::2", **{"X-Teacher-Token": str(number)})
+        assert reason(eve.get("/api/teacher/experiments/shapes/rounds/1"), 401) == "no_teacher"
+    right = gate.client("2001:db8::3", **{"X-Teacher-Token": TEACHER})
+    assert reason(right.get("/api/teacher/experiments/shapes/rounds/1"), 429) == "too_many"
     right = gate.client("2001:db8::ffff", Authorization=f"Bearer {ADMIN}")
     assert reason(right.get("/api/admin/presets"), 429) == "too_many"
     assert program.get("/api/me").status_code == 200

@@ -1,5 +1,6 @@
 """What operators do: create, look, pause, resume, finish, abandon, retry."""
 
+import logging
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -17,6 +18,8 @@ from shared.transitions import Hint
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
 session_router = APIRouter(prefix="/api/admin", tags=["admin"])
 
+log = logging.getLogger(__name__)
+
 ACTOR = "admin"
 Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -31,6 +34,7 @@ def log_in(body: Token, request: Request, response: Response, service: Service) 
         limits.failed(service.database, "admin", request)
         raise Problem(401, "no_admin", "that is not the admin token")
     give_cookie(request, response, service)
+    log.info("the admin logged in from %s", limits.address(request))
 
 
 def give_cookie(request: Request, response: Response, service: Context) -> None:

@@ -113,8 +113,15 @@ def is_admin(request: Request, context: Context) -> bool:
 
 
 def is_teacher(request: Request, context: Context) -> bool:
-    """Return whether the teachers' credential is shown."""
-    return security.same(request.headers.get("x-teacher-token"), context.secrets.teacher_token)
+    """Return whether the teachers' credential is shown. Wrong ones are counted."""
+    token = request.headers.get("x-teacher-token")
+    if token is None:
+        return False
+    limits.check(context.database, "teacher", request)
+    if security.same(token, context.secrets.teacher_token):
+        return True
+    limits.failed(context.database, "teacher", request)
+    return False
 
 
 async def _labeler(request: Request, context: Service) -> Labeler:

@@ -4,6 +4,7 @@ The admin makes one and hands its link on; whoever opens it first gives a name a
 that browser. The token stands behind the # of the link, which browsers keep to themselves: it is in no log.
 """
 
+import logging
 from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request, Response
@@ -29,6 +30,8 @@ from shared.models import BrowserSession, Invitation, Labeler, Preference
 
 router = APIRouter(prefix="/api/invitations", tags=["labelers"])
 admin_router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
+
+log = logging.getLogger(__name__)
 
 ACTOR = "admin"
 SHUT = {
@@ -63,6 +66,7 @@ def redeem(body: Redeem, request: Request, response: Response, service: Service)
     if found is None:
         raise _unknown(request, service)
     sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
+    log.info("invitation %s let %s in, from %s", found.id, answer.name, limits.address(request))
     return answer
 
 
@@ -157,6 +161,7 @@ def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
             .values(revoked_at=now(session))
         )
     service.labelers.forget()
+    log.info("the admin shut labeler %s out: %s sessions ended", labeler_id, ended)
     return {"ended": ended}
 
 

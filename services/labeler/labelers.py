@@ -19,13 +19,13 @@ def _may_join(request: Request, service: Service, body: NewLabeler) -> None:
     if body.kind == "teacher" and not is_teacher(request, service):
         raise Problem(401, "no_teacher", "a teacher needs the teachers' token as X-Teacher-Token")
     if body.kind == "person" and not (service.open_to_visitors or is_admin(request, service)):
-        detail = "other machines can reach this server: ask its operator for a labeler's token"
+        detail = "other machines can reach this server: ask its operator for an invitation"
         raise Problem(401, "no_admin", detail)
 
 
 @router.post("/labelers", status_code=201, dependencies=[Depends(_may_join)])
 def join(body: NewLabeler, request: Request, response: Response, service: Service) -> Joined:
-    """Make a labeler. The token is shown this once; a person's browser also gets it as a cookie.
+    """Make a labeler; the token is shown this once. On loopback a person's browser is logged in too.
 
     A teacher that comes again with the teachers' token gets a fresh token for the same labeler.
     """
@@ -44,13 +44,14 @@ def join(body: NewLabeler, request: Request, response: Response, service: Servic
 def come_back(body: Token, request: Request, response: Response, service: Service) -> None:
     """Log a browser in with a labeler's token: it gets a cookie for the label page."""
     limits.check(service.database, "labeler", request)
-    with service.database.write() as session:
+    with service.database.read() as session:
         query = select(Labeler).where(Labeler.token_sha256 == security.token_sha256(body.token))
         labeler = session.scalar(query)
-        cookie = sessions.log_in_labeler(session, labeler) if labeler else ""
-    if not cookie:
+    if labeler is None:
         limits.failed(service.database, "labeler", request)
         raise Problem(401, "no_labeler", "that is not a token of anybody here")
+    with service.database.write() as session:
+        cookie = sessions.log_in_labeler(session, labeler)
     sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
 
 

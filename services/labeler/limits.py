@@ -5,6 +5,7 @@ of wrong tokens can shut anybody out who is in. The rows of one door are at most
 """
 
 import ipaddress
+import logging
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Literal
@@ -17,7 +18,9 @@ from services.labeler.problems import Problem
 from shared.database import Database, now
 from shared.models import FailedLogIn
 
-Door = Literal["admin", "labeler", "invitation"]
+Door = Literal["admin", "teacher", "labeler", "invitation"]
+
+log = logging.getLogger(__name__)
 
 WINDOW = timedelta(minutes=10)
 FROM_ONE = 10  # failures from one address at one door in WINDOW
@@ -40,6 +43,7 @@ def failed(database: Database, door: Door, request: Request) -> None:
         session.execute(delete(FailedLogIn).where(FailedLogIn.at < moment - WINDOW))
         _refuse_if_full(session, door, client, moment)
         session.add(FailedLogIn(door=door, address=client, at=moment))
+    log.warning("a wrong token at the door of the %s, from %s", door, client)
 
 
 def address(request: Request) -> str:

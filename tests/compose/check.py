@@ -81,6 +81,7 @@ def first_pair() -> None:
         labelable = time.monotonic()
         moments = [f"{moment - began:.1f} s" for moment in (ready, created, labelable)]
         say("first pair: labeler ready after {}, experiment there {}, pair {} (wanted: 30)".format(*moments))
+        come_by_link(stack)
         video = httpx.get(stack.url + pair["clips"][0]["url"], headers=bearer(token), trust_env=False)
         assert video.headers["content-type"] == "video/mp4", video.text
         assert video.content[4:8] == b"ftyp"
@@ -309,6 +310,15 @@ def ratio() -> None:
 def invite(stack: Stack, name: str) -> str:
     """Return the token of a new labeler."""
     return str(stack.admin("POST", "/api/labelers", {"name": name, "kind": "person"})["token"])
+
+
+def come_by_link(stack: Stack) -> None:
+    """Be somebody whom `lockstep invite` gave a link: it lets in once."""
+    link = stack.lockstep("invite", "newcomer").split()[-1]
+    _, _, token = link.partition("/join#")
+    address, body = f"{stack.url}/api/invitations/redeem", {"token": token}
+    first, second = (httpx.post(address, json=body, timeout=30, trust_env=False) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 410), (first.text, second.text)
 
 
 def bearer(token: str) -> dict[str, str]:
