@@ -1,6 +1,7 @@
 """What endpoints ask for: the parts of the service, and who is asking."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -29,6 +30,7 @@ class Context:
     store: Store
     broker: Broker
     live: Live
+    looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
 
     @property
     def open_to_visitors(self) -> bool:
