@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -211,6 +213,14 @@ def test_ready_is_who_reaches_database_broker_and_store(
             assert httpx.get(f"{url}/healthz").status_code == 200
             cable.cut.clear()
             assert ready().json() == {"status": "ok"}
+
+        cables["store"].stalled.set()
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(ready)
+            time.sleep(0.5)
+            assert reason(ready(), 503) == "slow"
+            cables["store"].stalled.clear()
+            assert first.result().json() == {"status": "ok"}
 
 
 def test_an_embedded_system_whose_folders_are_gone_is_not_ready(tmp_path: Path) -> None:

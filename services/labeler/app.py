@@ -29,6 +29,7 @@ from shared.database import Database
 from shared.models import Base
 from shared.settings import Settings, check_safe, secrets
 
+LOOK_S = 2.0  # a question whether we are ready waits so long for an earlier one
 health = APIRouter(tags=["health"])
 
 
@@ -41,16 +42,22 @@ def healthz() -> dict[str, str]:
 @health.get("/readyz")
 def readyz(service: Service) -> dict[str, str]:
     """Say that the database answers and has its tables, and that broker and store answer."""
-    with service.database.read() as session:
-        session.execute(text("SELECT 1"))
-        missing = set(Base.metadata.tables) - set(inspect(session.connection()).get_table_names())
-    if missing:
-        raise Problem(503, "no_tables", f"the database lacks {', '.join(sorted(missing))}: migrate it first")
+    # One at a time: a server that hangs keeps one thread waiting, however often it is asked after.
+    if not service.looking.acquire(timeout=LOOK_S):
+        raise Problem(503, "slow", "database, broker and store have not all answered an earlier question yet")
     try:
+        with service.database.read() as session:
+            session.execute(text("SELECT 1"))
+            missing = set(Base.metadata.tables) - set(inspect(session.connection()).get_table_names())
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise Problem(503, "no_tables", f"the database lacks {names}: migrate it first")
         service.broker.check()
+        service.store.check()
     except BrokerAway as error:
         raise Problem(503, "broker", str(error)) from None
-    service.store.check()
+    finally:
+        service.looking.release()
     return {"status": "ok"}
 
 

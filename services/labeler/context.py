@@ -1,6 +1,7 @@
 """What endpoints ask for: the parts of the service, and who is asking."""
 
 import math
+import threading
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -41,6 +42,7 @@ class Context:
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
     # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
     labelers: Kept[tuple[str, str], Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
+    looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
 
     @property
     def open_to_visitors(self) -> bool:
