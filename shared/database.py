@@ -109,15 +109,18 @@ class Database:
         done: list[tuple[Future[Any], Any]] = []
         try:
             with self.write() as session:
+                connection: Any = session.connection().connection.dbapi_connection
                 for work, future in batch:
+                    connection.execute("SAVEPOINT work")
                     try:
-                        with session.begin_nested():
-                            result = work(session)
+                        result = work(session)
+                        session.flush()
                         done.append((future, result))
-                    except Exception as error:
-                        if not session.is_active:
-                            raise
-                        future.set_exception(error)  # of this work alone: its savepoint undid it
+                    except Exception as error:  # of this work alone
+                        session.expunge_all()
+                        connection.execute("ROLLBACK TO work")
+                        future.set_exception(error)
+                    connection.execute("RELEASE work")
         except Exception as error:  # nothing was written
             for _, future in batch:
                 if not future.done():

@@ -154,8 +154,8 @@ def run(session: Session, statement: Statement, lease_s: float = 0.0, **values: 
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         now = datetime.now(UTC)  # an embedded system has one machine, and so one clock
-        until = now + timedelta(seconds=lease_s)
-        values |= {"now": now.strftime(SQLITE_MOMENT), "until": until.strftime(SQLITE_MOMENT)}
+        values["now"] = now.strftime(SQLITE_MOMENT)
+        values["until"] = (now + timedelta(seconds=lease_s)).strftime(SQLITE_MOMENT)
         text = statement.sqlite
     else:
         values["lease_s"] = lease_s
