@@ -39,8 +39,9 @@ class Context:
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
-    # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
-    labelers: Kept[str, Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
+    # By the sum of what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other
+    # processes learn of it a second later.
+    labelers: Kept[str, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
 
     @property
     def open_to_visitors(self) -> bool:
@@ -64,28 +65,13 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def _token_sha256(request: Request) -> str | None:
-    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
-    return security.token_sha256(token) if token else None
-
-
-def _known_labeler(request: Request, context: Context) -> Labeler | None:
-    """Return who is asking if they asked just now."""
-    token_sha256 = _token_sha256(request)
-    return context.labelers.get(token_sha256) if token_sha256 else None
-
-
 def find_labeler(request: Request, context: Context) -> Labeler | None:
     """Return who is asking, by header or cookie."""
-    token_sha256 = _token_sha256(request)
-    if token_sha256 is None:
+    token = bearer(request) or request.cookies.get(security.LABELER_COOKIE)
+    if not token:
         return None
-
-    def look_up() -> Labeler | None:
-        with context.database.read() as session:
-            return session.scalar(select(Labeler).where(Labeler.token_sha256 == token_sha256))
-
-    return context.labelers.find(token_sha256, look_up)
+    with context.database.read() as session:
+        return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
 
 
 def is_admin(request: Request, context: Context) -> bool:
@@ -101,9 +87,14 @@ def is_teacher(request: Request, context: Context) -> bool:
 
 
 async def _labeler(request: Request, context: Service) -> Labeler:
-    labeler = _known_labeler(request, context) or await run_in_threadpool(find_labeler, request, context)
+    shown = f"{bearer(request)} {request.cookies.get(security.LABELER_COOKIE)}"
+    key = security.token_sha256(shown)
+    labeler = context.labelers.get(key)
     if labeler is None:
-        raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
+        labeler = await run_in_threadpool(find_labeler, request, context)
+        if labeler is None:
+            raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
+        context.labelers.put(key, labeler)
     return labeler
 
 
