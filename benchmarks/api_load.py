@@ -57,11 +57,8 @@ SCRIPT = [
     ("\\if :comparison_id > 0", ""),
     ("BEGIN", ";"),
     (sql.LOCK.postgres, ";"),
-    (sql.ANSWER.postgres, ";"),
-    (sql.HOLD.postgres, ";"),
-    (sql.STORE.postgres, ";"),
-    (sql.COUNT.postgres, ";"),
-    (sql.SETTLE.postgres, ";"),
+    (sql.STANDING.postgres, ";"),
+    (sql.TAKE_AT_ONCE.postgres, ";"),
     ("COMMIT", ";"),
     ("\\endif", ""),
 ]
@@ -194,7 +191,7 @@ def pgbench(place: Place, experiment: str, seconds: float) -> float:
         round_ = session.scalars(query).one()
     values = {
         "name": experiment, "round": round_, "start": 0, "count": 1, "lease_s": LEASE_S, "shown": "[0, 1]",
-        "ranks": "[0, 1]", "seconds": 1.5, "more": 1,
+        "ranks": "[0, 1]", "seconds": 1.5,
     }  # fmt: skip
     with services.folder_of("pgbench") as folder:
         script = folder / "script.sql"

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Submitted = tuple[Callable[[Session], Any], "Future[Any]"]
 
 RECORDED = "recorded"  # event rows of a session that are to be logged
 READ_ONLY = "lockstep_read_only"
@@ -55,7 +56,7 @@ class Database:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self._hands = ThreadPoolExecutor(1 if self.is_sqlite else HANDS, "lockstep-hand")
-        self._waiting: deque[tuple[Callable[[Session], Any], Future[Any]]] = deque()
+        self._waiting: deque[Submitted] = deque()
         if self.is_sqlite:
             path = make_url(url).database
             if path:
@@ -84,7 +85,7 @@ class Database:
 
         A few threads do all of them, because more would only wait for each other. SQLite waits for the disk
         at every commit and lets one writer in at a time, so there whatever came while others were written is
-        committed together, each work between its own savepoints: one that raises is undone alone.
+        committed together. If one of them raises, each is done again alone: a work changes nothing but rows.
         """
         if not self.is_sqlite:
             return self._hands.submit(self._write_one, work)
@@ -98,33 +99,28 @@ class Database:
             return work(session)
 
     def _write_all_that_wait(self) -> None:
-        """Do what waits, in one transaction, and tell everybody how it went after the commit."""
         batch = []
         while self._waiting:
             work, future = self._waiting.popleft()
             if future.set_running_or_notify_cancel():
                 batch.append((work, future))
-        if not batch:
-            return
-        done: list[tuple[Future[Any], Any]] = []
+        if batch:
+            self._write_batch(batch)
+
+    def _write_batch(self, batch: list[Submitted]) -> None:
+        """Do works in one transaction, and tell everybody how it went after the commit."""
         try:
             with self.write() as session:
-                for work, future in batch:
-                    try:
-                        with session.begin_nested():
-                            result = work(session)
-                        done.append((future, result))
-                    except Exception as error:
-                        if not session.is_active:
-                            raise
-                        future.set_exception(error)  # of this work alone: its savepoint undid it
+                results = [work(session) for work, _ in batch]
         except Exception as error:  # nothing was written
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for future, result in done:
-            future.set_result(result)
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            for one in batch:
+                self._write_batch([one])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
 
     @contextmanager
     def read(self, snapshot: bool = False) -> Iterator[Session]:

@@ -116,26 +116,30 @@ FROM rounds r JOIN comparisons c ON c.round_id = r.id WHERE c.id = :comparison
 [[FOR SHARE OF r FOR NO KEY UPDATE OF c]]
 """)
 
-# What has become of a locked comparison: the labeler's hold on it, whether it has run out, and others' holds.
-HOLD = Statement(f"""
+# What has become of a locked comparison: the labeler's hold on it, whether it has run out, others' holds, and
+# the answer of this id, whoever gave it to whatever. One row always.
+STANDING = Statement(f"""
 SELECT l.state, l.shown, l.expires_at <= {{now}},
     (SELECT count(*) FROM leases o
-     WHERE o.comparison_id = :comparison AND o.labeler_id <> :labeler AND {_LIVE})
-FROM leases l WHERE l.comparison_id = :comparison AND l.labeler_id = :labeler
+     WHERE o.comparison_id = :comparison AND o.labeler_id <> :labeler AND {_LIVE}),
+    p.id, p.comparison_id, p.labeler_id, p.ranks, p.shown
+FROM (SELECT 1) AS always
+LEFT JOIN leases l ON l.comparison_id = :comparison AND l.labeler_id = :labeler
+LEFT JOIN preferences p ON p.id = :preference
 """)
 
-ANSWER = Statement("""
-SELECT comparison_id, labeler_id, ranks, shown, withdrawn_at FROM preferences WHERE id = :preference
-""")
-
+ANSWER = Statement("SELECT comparison_id, labeler_id, withdrawn_at FROM preferences WHERE id = :preference")
 STORE = Statement("""
 INSERT INTO preferences (id, comparison_id, labeler_id, ranks, shown, seconds, answered_at)
 VALUES (:preference, :comparison, :labeler, :ranks, :shown, :seconds, {now})
 """)
 WITHDRAW = Statement("UPDATE preferences SET withdrawn_at = {now} WHERE id = :preference")
-COUNT = Statement("UPDATE comparisons SET labels_given = labels_given + :more WHERE id = :comparison")
+COUNT = Statement("UPDATE comparisons SET labels_given = labels_given + 1 WHERE id = :comparison")
+DISCOUNT = Statement("UPDATE comparisons SET labels_given = labels_given - 1 WHERE id = :comparison")
 _HOLDER = "WHERE comparison_id = :comparison AND labeler_id = :labeler"
 SETTLE = Statement(f"UPDATE leases SET state = 'answered' {_HOLDER}")
+# An answer is all three.
+TAKE = (STORE, COUNT, SETTLE)
 GIVE_BACK = Statement(f"UPDATE leases SET state = 'skipped', expires_at = {{now}} {_HOLDER}")
 HOLD_ON = Statement(f"UPDATE leases SET state = 'held', expires_at = {{until}} {_HOLDER}")
 LEASE = Statement(f"SELECT shown, expires_at FROM leases {_HOLDER}")
@@ -143,6 +147,22 @@ LEASE = Statement(f"SELECT shown, expires_at FROM leases {_HOLDER}")
 CONFIG = Statement("""
 SELECT CAST(e.config AS TEXT) FROM experiments e JOIN rounds r ON r.experiment_id = e.id WHERE r.id = :round
 """)
+
+
+def _together(*statements: Statement) -> Statement:
+    """Return statements that give no rows as one, which Postgres can take in one go."""
+    *first, last = (statement.text.strip() for statement in statements)
+    parts = ", ".join(f"part_{number} AS ({text})" for number, text in enumerate(first))
+    return Statement(f"WITH {parts} {last}")
+
+
+TAKE_AT_ONCE = _together(*TAKE)
+
+
+def take(session: Session, **values: Any) -> None:
+    """Store an answer, count it, and end the hold."""
+    for statement in TAKE if session.get_bind().dialect.name == "sqlite" else [TAKE_AT_ONCE]:
+        run(session, statement, **values)
 
 
 def run(session: Session, statement: Statement, lease_s: float = 0.0, **values: Any) -> list[Any]:
@@ -154,8 +174,8 @@ def run(session: Session, statement: Statement, lease_s: float = 0.0, **values: 
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         now = datetime.now(UTC)  # an embedded system has one machine, and so one clock
-        until = now + timedelta(seconds=lease_s)
-        values |= {"now": now.strftime(SQLITE_MOMENT), "until": until.strftime(SQLITE_MOMENT)}
+        values["now"] = now.strftime(SQLITE_MOMENT)
+        values["until"] = (now + timedelta(seconds=lease_s)).strftime(SQLITE_MOMENT)
         text = statement.sqlite
     else:
         values["lease_s"] = lease_s

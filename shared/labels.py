@@ -124,13 +124,14 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int, start
 def renew(session: Session, comparison_id: int, labeler: Labeler) -> datetime:
     """Keep a comparison for another lease; LabelError if it is no longer the labeler's."""
     comparison = _lock(session, comparison_id)
-    _check_hold(session, comparison, labeler)
+    _check_hold(comparison, *_standing_of(session, comparison, labeler)[:4])
     return _hold_on(session, comparison, labeler).expires_at
 
 
 def skip(session: Session, comparison_id: int, labeler: Labeler) -> None:
     """Give a comparison back unanswered; others get it first, the same labeler when nothing else is left."""
-    _check_hold(session, _lock(session, comparison_id), labeler)
+    comparison = _lock(session, comparison_id)
+    _check_hold(comparison, *_standing_of(session, comparison, labeler)[:4])
     run(session, sql.GIVE_BACK, comparison=comparison_id, labeler=labeler.id)
 
 
@@ -149,17 +150,18 @@ def answer(
     round's id.
     """
     comparison = _lock(session, comparison_id)  # before we look: the same answer may be on its way twice
-    if existing := run(session, sql.ANSWER, preference=preference_id):
-        of_comparison, of_labeler, stored, shown, _ = existing[0]
-        ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, to_list(shown))
+    *hold, existing, of_comparison, of_labeler, stored, order = _standing_of(
+        session, comparison, labeler, preference_id
+    )
+    if existing is not None:
+        ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, to_list(order))
         if (of_comparison, of_labeler, to_list(stored)) != (comparison_id, labeler.id, ranks):
             raise LabelError("conflict", "an answer with this id, but another content, has been given")
         return comparison.round_id
-    shown = _check_hold(session, comparison, labeler)
+    shown = _check_hold(comparison, *hold)
     ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, shown)
-    run(
+    sql.take(
         session,
-        sql.STORE,
         preference=preference_id,
         comparison=comparison_id,
         labeler=labeler.id,
@@ -167,8 +169,6 @@ def answer(
         shown=json.dumps(shown),
         seconds=seconds,
     )
-    run(session, sql.COUNT, comparison=comparison_id, more=1)
-    run(session, sql.SETTLE, comparison=comparison_id, labeler=labeler.id)
     return comparison.round_id
 
 
@@ -184,7 +184,7 @@ def undo(session: Session, preference_id: str, labeler: Labeler) -> Claimed:
     if comparison.round_state != RoundState.LABELING:
         raise LabelError("frozen", "this batch is complete and in training: its answers are final")
     run(session, sql.WITHDRAW, preference=preference_id)
-    run(session, sql.COUNT, comparison=comparison.id, more=-1)
+    run(session, sql.DISCOUNT, comparison=comparison.id)
     return _hold_on(session, comparison, labeler)
 
 
@@ -274,15 +274,24 @@ def _lock(session: Session, comparison_id: int) -> _Locked:
     return _Locked(comparison_id, round_id, RoundState(state), number, given, wanted, to_list(clip_ids))
 
 
-def _check_hold(session: Session, comparison: _Locked, labeler: Labeler) -> list[int]:
+def _standing_of(
+    session: Session, comparison: _Locked, labeler: Labeler, preference_id: str | None = None
+) -> tuple[Any, ...]:
+    """Return the row of what has become of a locked comparison."""
+    whose = {"comparison": comparison.id, "labeler": labeler.id}
+    (row,) = run(session, sql.STANDING, **whose, preference=preference_id)
+    return tuple(row)
+
+
+def _check_hold(
+    comparison: _Locked, state: str | None, shown: Any, expired: bool | None, others: int
+) -> list[int]:
     """Return the order in which a comparison is shown to who holds it and has not answered; else LabelError.
 
     A lease that ran out still counts while nobody else has taken the comparison: a pause loses no answer.
     """
-    found = run(session, sql.HOLD, comparison=comparison.id, labeler=labeler.id)
-    if not found:
+    if state is None:
         raise LabelError("not_yours", "this pair was not given to you")
-    state, shown, expired, others = found[0]
     if state == ANSWERED:
         raise LabelError("answered", "you have answered this pair already; undo that answer to change it")
     if comparison.round_state != RoundState.LABELING:

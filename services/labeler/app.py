@@ -93,12 +93,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(security.shield, settings=settings)
     problems.install(app, pages.error_page)
     for router in (
+        labeling.router,  # first, because addresses are compared in this order and these are asked for most
         health,
         metrics.router,
         labelers.router,
         invitations.router,
         status.router,
-        labeling.router,
         media.router,
         teaching.router,
         admin.session_router,

@@ -40,8 +40,9 @@ class Context:
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
-    # By token. Who changes a labeler says `labelers.forget()`; other processes learn of it a second later.
-    labelers: Kept[tuple[str, str], Labeler | None] = field(default_factory=lambda: Kept(1.0, 5000))
+    # By the sum of what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other
+    # processes learn of it a second later.
+    labelers: Kept[str, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
     looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
 
     @property
@@ -66,34 +67,13 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
-def _credential(request: Request) -> tuple[str, str] | None:
-    """Return what a labeler shows, and its sum: a program its token, a browser the cookie of its session."""
-    if token := bearer(request):
-        return "token", security.token_sha256(token)
-    cookie = request.cookies.get(security.LABELER_COOKIE)
-    return ("cookie", security.token_sha256(cookie)) if cookie else None
-
-
-def _known_labeler(request: Request, context: Context) -> Labeler | None:
-    """Return who is asking if they asked just now."""
-    credential = _credential(request)
-    return context.labelers.get(credential) if credential else None
-
-
 def find_labeler(request: Request, context: Context) -> Labeler | None:
     """Return who is asking, by the token of the header or the session of the cookie."""
-    credential = _credential(request)
-    if credential is None:
-        return None
-    kind, token_sha256 = credential
-
-    def look_up() -> Labeler | None:
-        if kind == "cookie":
-            return sessions.find_labeler(context.database, token_sha256)
+    if token := bearer(request):
         with context.database.read() as session:
-            return session.scalar(select(Labeler).where(Labeler.token_sha256 == token_sha256))
-
-    return context.labelers.find(credential, look_up)
+            return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
+    cookie = request.cookies.get(security.LABELER_COOKIE)
+    return sessions.find_labeler(context.database, cookie) if cookie else None
 
 
 def is_admin(request: Request, context: Context) -> bool:
@@ -127,9 +107,14 @@ def is_teacher(request: Request, context: Context) -> bool:
 
 
 async def _labeler(request: Request, context: Service) -> Labeler:
-    labeler = _known_labeler(request, context) or await run_in_threadpool(find_labeler, request, context)
+    shown = f"{bearer(request)} {request.cookies.get(security.LABELER_COOKIE)}"
+    key = security.token_sha256(shown)
+    labeler = context.labelers.get(key)
     if labeler is None:
-        raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
+        labeler = await run_in_threadpool(find_labeler, request, context)
+        if labeler is None:
+            raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
+        context.labelers.put(key, labeler)
     return labeler
 
 

@@ -29,11 +29,13 @@ def log_in_admin(session: Session, admin_token: str) -> str:
     return _begin(session, ADMIN_LIFE, admin_sha256=security.token_sha256(admin_token))
 
 
-def find_labeler(database: Database, token_sha256: str) -> Labeler | None:
+def find_labeler(database: Database, token: str) -> Labeler | None:
     """Return whose session this is, if it still is one: one query by an index."""
     query = select(Labeler, BrowserSession).join(BrowserSession, BrowserSession.labeler_id == Labeler.id)
     with database.read() as session:
-        found = session.execute(query.where(BrowserSession.token_sha256 == token_sha256)).first()
+        found = session.execute(
+            query.where(BrowserSession.token_sha256 == security.token_sha256(token))
+        ).first()
     if found is None or not _is_good(database, found[1], LABELER_LIFE):
         return None
     labeler: Labeler = found[0]
