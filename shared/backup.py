@@ -13,12 +13,13 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Connection, DateTime, MetaData, Table, func, insert, select, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from shared.database import Database, migrate, to_json
@@ -26,6 +27,7 @@ from shared.storage import Store, StoreError
 
 FORMAT = 1
 BATCH = 500  # rows inserted at a time
+INSUFFICIENT_PRIVILEGE = "42501"  # Postgres's word for it
 REVISION = text("SELECT version_num FROM alembic_version")
 # Which columns name an artifact, by table: its key and its sum.
 NAMED = {"artifacts": [("key", "sha256")], "clips": [("npz_key", "npz_sha256"), ("mp4_key", "mp4_sha256")]}
@@ -44,7 +46,7 @@ def backup(database: Database, store: Store, path: Path) -> dict[str, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with tarfile.open(unfinished, "x") as archive, database.read(snapshot=True) as session:
+        with _as_owner(), tarfile.open(unfinished, "x") as archive, database.read(snapshot=True) as session:
             rows, named = _write_tables(archive, session)
             for key, sha256 in named.items():
                 _add(archive, f"store/{key}", store.get(key, sha256))
@@ -67,7 +69,7 @@ def restore(database_url: str, store: Store, path: Path) -> dict[str, int]:
     file is damaged: the database is then as empty as it was.
     """
     try:
-        with tarfile.open(path, "r") as archive:
+        with _as_owner(), tarfile.open(path, "r") as archive:
             head = json.loads(_member(archive, "backup.json").read())
             if head.get("format") != FORMAT:
                 raise BackupError(
@@ -82,6 +84,20 @@ def restore(database_url: str, store: Store, path: Path) -> dict[str, int]:
         raise BackupError(f"{path} cannot be restored: {error}") from error
     migrate(database_url)
     return {"rows": sum(head["rows"].values()), "artifacts": copied}
+
+
+@contextmanager
+def _as_owner() -> Iterator[None]:
+    """Say so if the database's account has not all the rights that its owner has."""
+    try:
+        yield
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise BackupError(
+            "only the owner of the database may read and write all of it: run this as the service `migrate` "
+            "does, see docs/operations.md"
+        ) from None
 
 
 def _write_tables(archive: tarfile.TarFile, session: Session) -> tuple[dict[str, int], dict[str, str]]:

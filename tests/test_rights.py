@@ -9,8 +9,9 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ from botocore.exceptions import ClientError
 
 from services.teachers import Lesson, Teacher, teach
 from shared import grants
+from shared.backup import BackupError, backup
+from shared.database import Database
 from shared.settings import Settings, load_settings
 from shared.storage import StoreError, open_store
 from shared.storage_s3 import connect
@@ -29,6 +32,7 @@ from tests import parts, services
 from tests.parts import HASTE, part, tiny
 from tests.test_compose import make_secrets
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for a whole run
 SERVICES = ("migrate", "labeler", "coordinator", "worker")
 PARTS = {
     "services.labeler": "labeler",
@@ -294,6 +298,15 @@ def test_each_role_does_its_work_and_nothing_else(lived_in: Installation) -> Non
 def test_events_are_kept_even_from_their_owner(lived_in: Installation) -> None:
     with lived_in.sql("migrate") as connection, pytest.raises(psycopg.errors.RaiseException):
         connection.execute("DELETE FROM events")
+
+
+def test_a_backup_is_the_owners_to_make(lived_in: Installation, tmp_path: Path) -> None:
+    owner, labeler = (lived_in.settings[name] for name in ("migrate", "labeler"))
+    with closing(Database(owner.database_url)) as database:
+        assert backup(database, owner.open_store(), tmp_path / "all.tar")["artifacts"] > 0
+    with closing(Database(labeler.database_url)) as database, pytest.raises(BackupError, match="`migrate`"):
+        backup(database, labeler.open_store(), tmp_path / "another.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["all.tar"]
 
 
 def test_a_right_that_is_no_longer_wanted_is_taken_back(lived_in: Installation) -> None:
