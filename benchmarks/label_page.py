@@ -52,6 +52,7 @@ def measure(page: Page, presses: int, pause_s: float) -> list[float]:
     waits = []
     for press in range(presses):
         page.wait_for_timeout(1000 * pause_s)
+        page.wait_for_selector(".pair.current.seen")  # until then answers are locked
         page.keyboard.press(KEYS[press % len(KEYS)])
         waits.append(float(page.evaluate("press => waits[press]", press)))
     return waits

@@ -22,15 +22,20 @@ from services.labeler.schemas import (
     ClipView,
     ComparisonView,
     Counted,
+    OwnAnswer,
+    OwnAnswers,
     PreferenceBody,
     Renewed,
 )
 from shared import labels, rounds
-from shared.models import Clip, Comparison, Labeler, Lease, Round
+from shared.models import Clip, Comparison, Labeler, Lease, Preference, Round
+from shared.states import RoundState
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/api", tags=["labeling"])
+
+LAST_ANSWERS = 10  # that a labeler is shown to change
 
 
 @router.post("/experiments/{name}/claims")
@@ -51,6 +56,32 @@ def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, servic
             given=given,
             wanted=wanted,
         )
+
+
+@router.get("/experiments/{name}/preferences")
+def own_answers(name: ExperimentName, labeler: CurrentLabeler, service: Service) -> OwnAnswers:
+    """List the labeler's own last ten standing answers of the current round, the newest first."""
+    with service.database.read() as session:
+        round_ = rounds.current_round(session, get_experiment(session, name).id)
+        own = (
+            select(Preference, Comparison, Lease.expires_at)
+            .join(Comparison, Preference.comparison_id == Comparison.id)
+            .join(Lease, (Lease.comparison_id == Comparison.id) & (Lease.labeler_id == labeler.id))
+            .where(
+                Comparison.round_id == round_.id,
+                Preference.labeler_id == labeler.id,
+                Preference.withdrawn_at.is_(None),
+            )
+            .order_by(Preference.answered_at.desc(), Preference.id)
+            .limit(LAST_ANSWERS)
+        )
+        answers = []
+        for one, comparison, expires_at in session.execute(own):
+            clip_ids = [comparison.clip_ids[index] for index in one.shown]
+            ranks = None if one.ranks is None else [one.ranks[index] for index in one.shown]
+            view = _view(session, comparison.id, round_.number, clip_ids, expires_at)
+            answers.append(OwnAnswer(id=one.id, ranks=ranks, comparison=view))
+        return OwnAnswers(frozen=round_.state != RoundState.LABELING, answers=answers)
 
 
 @router.post("/comparisons/{comparison_id}/renew")
