@@ -59,7 +59,7 @@ def measure(page: Page, presses: int, pause_s: float) -> list[float]:
 
 
 def first_paint(page: Page, address: str) -> float:
-    """Load the page anew over a slow line (1.6 Mbit/s, 150 ms); return the milliseconds to its first paint."""
+    """Load the page over a slow line (1.6 Mbit/s, 150 ms); return the milliseconds to its first paint."""
     line = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 200_000}
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
