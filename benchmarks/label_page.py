@@ -64,9 +64,22 @@ def measure(page: Page, presses: int, pause_s: float) -> list[float]:
     waits = []
     for press in range(presses):
         page.wait_for_timeout(1000 * pause_s)
+        page.wait_for_selector(".pair.current.seen")  # until then answers are locked
         page.keyboard.press(KEYS[press % len(KEYS)])
         waits.append(float(page.evaluate("press => waits[press]", press)))
     return waits
+
+
+def first_paint(page: Page, address: str) -> float:
+    """Load the page over a slow line (1.6 Mbit/s, 150 ms); return the milliseconds to its first paint."""
+    line = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 200_000}
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    session.send("Network.emulateNetworkConditions", line)
+    page.goto(address)
+    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    return float(page.wait_for_function(f"() => {paint}").json_value())
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -129,6 +142,7 @@ def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
             page.wait_for_selector(".pair.current.ready")
             page.evaluate(WATCH)
             waits = measure(page, presses, pause_s)
+            paint_ms = first_paint(browser.new_page(), f"{url}/label/{scene.name}")
             version = browser.version
             browser.close()
     finally:
@@ -139,6 +153,7 @@ def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
         "p95_ms": round(percentile(waits, 0.95), 1),
         "median_ms": round(statistics.median(waits), 1),
         "max_ms": round(max(waits), 1),
+        "first_paint_ms": round(paint_ms, 1),
         "presses": len(waits),
         "pause_s": pause_s,
         "browser": f"Chromium {version}",

@@ -40,8 +40,7 @@ def label_page(folder: Path, browser: Browser) -> None:
         page = browser.new_page(viewport={"width": 1120, "height": 640})
         page.goto(f"{url}/label/cartpole")
         for _ in range(7):
-            page.wait_for_selector(".pair.current.ready")
-            page.wait_for_timeout(150)
+            page.wait_for_selector(".pair.current.seen")
             page.keyboard.press("ArrowLeft")
         page.wait_for_timeout(1800)  # the word about the last answer is gone, the clips run
         save(page.screenshot(), HERE / "label.png")

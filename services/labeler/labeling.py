@@ -7,6 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.labeler.context import (
@@ -15,6 +16,7 @@ from services.labeler.context import (
     ExperimentName,
     PathId,
     Service,
+    get_experiment,
 )
 from services.labeler.schemas import (
     ClaimBody,
@@ -22,16 +24,21 @@ from services.labeler.schemas import (
     ClipView,
     ComparisonView,
     Counted,
+    OwnAnswer,
+    OwnAnswers,
     PreferenceBody,
     Renewed,
 )
 from shared import labels, rounds
-from shared.models import Clip, Labeler
+from shared.models import Clip, Comparison, Labeler, Lease, Preference
+from shared.states import RoundState
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
 MANY = 100  # comparisons before the first open one: then the next second's claims begin there
 router = APIRouter(prefix="/api", tags=["labeling"])
+
+LAST_ANSWERS = 10  # that a labeler is shown to change
 
 
 @router.post("/experiments/{name}/claims")
@@ -52,6 +59,33 @@ async def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, 
         )
 
     return await wrap_future(service.database.submit(work))
+
+
+@router.get("/experiments/{name}/preferences")
+def own_answers(name: ExperimentName, labeler: CurrentLabeler, service: Service) -> OwnAnswers:
+    """List the labeler's own last ten standing answers of the current round, the newest first."""
+    with service.database.read() as session:
+        round_ = rounds.current_round(session, get_experiment(session, name).id)
+        own = (
+            select(Preference, Comparison, Lease.expires_at)
+            .join(Comparison, Preference.comparison_id == Comparison.id)
+            .join(Lease, (Lease.comparison_id == Comparison.id) & (Lease.labeler_id == labeler.id))
+            .where(
+                Comparison.round_id == round_.id,
+                Preference.labeler_id == labeler.id,
+                Preference.withdrawn_at.is_(None),
+            )
+            .order_by(Preference.answered_at.desc(), Preference.id)
+            .limit(LAST_ANSWERS)
+        )
+        answers = []
+        for one, comparison, expires_at in session.execute(own):
+            clip_ids = [comparison.clip_ids[index] for index in one.shown]
+            ranks = None if one.ranks is None else [one.ranks[index] for index in one.shown]
+            claimed = labels.Claimed(comparison.id, round_.number, clip_ids, expires_at)
+            view = _view(service, session, claimed)
+            answers.append(OwnAnswer(id=one.id, ranks=ranks, comparison=view))
+        return OwnAnswers(frozen=round_.state != RoundState.LABELING, answers=answers)
 
 
 @router.post("/comparisons/{comparison_id}/renew")

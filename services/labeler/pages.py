@@ -11,6 +11,7 @@ from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy import select
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
 from services.labeler.context import (
@@ -58,7 +59,8 @@ class Kept(StaticFiles):
 def install(app: FastAPI) -> None:
     """Add the pages and their files."""
     app.include_router(router)
-    app.mount(f"/static/{VERSION}", Kept(directory=HERE / "static"), name="static")
+    files = GZipMiddleware(Kept(directory=HERE / "static"))  # these alone: clips are small already
+    app.mount(f"/static/{VERSION}", files, name="static")
 
 
 def _may_look(request: Request, service: Context) -> bool:

@@ -194,6 +194,21 @@ class ComparisonView(BaseModel):
     expires_at: datetime
 
 
+class OwnAnswer(BaseModel):
+    """One of a labeler's own standing answers."""
+
+    id: str
+    ranks: list[int] | None = Field(description="by place shown, as it was given")
+    comparison: ComparisonView
+
+
+class OwnAnswers(BaseModel):
+    """A labeler's own last answers in the current round, the newest first."""
+
+    frozen: bool = Field(description="the round takes no more answers: these are final")
+    answers: list[OwnAnswer]
+
+
 class Claims(BaseModel):
     """The comparisons a labeler holds now, and where the round stands."""
 

@@ -60,6 +60,9 @@ function build() {
   const article = element("article", "chart");
   const details = element("details");
   const scroll = element("div", "scroll");
+  scroll.tabIndex = 0; // so that the keyboard can scroll it
+  scroll.setAttribute("role", "group");
+  scroll.setAttribute("aria-label", "Table");
   scroll.append(element("table"));
   details.append(element("summary", "quiet", "Table"), scroll);
   article.append(element("h3"), element("p", "warning"), element("div", "plot"), element("p", "says quiet"), details);

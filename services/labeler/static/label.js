@@ -5,22 +5,29 @@ import { listen } from "./events.js";
 import { Films } from "./films.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
+import { inWords, Recent } from "./recent.js";
+import { offerRename } from "./rename.js";
+import { say } from "./say.js";
+import { Speed } from "./speed.js";
 import { drawTraining, percentOf } from "./training.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
+const LOCKED = "First watch both clips once.";
 const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
-const SAID = { left: "Left is better", right: "Right is better", tie: "Equal", incomparable: "Cannot compare" };
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", "=": "tie", ArrowDown: "incomparable",
-  s: "skip", S: "skip", " ": "pause", Backspace: "undo", "?": "help",
+  s: "skip", S: "skip", " ": "pause", Backspace: "undo", "?": "help", h: "instructions", H: "instructions",
+  ",": "back", ".": "forward", "<": "slower", ">": "faster", l: "recent", L: "recent",
 };
-const REPEATABLE = ["pause", "help"];
+const DIALOGS = ["help", "instructions", "recent"];
+const REPEATABLE = ["pause", "back", "forward", ...DIALOGS];
 
 const $ = (id) => document.getElementById(id);
 const { experiment, lease } = document.body.dataset;
 const stage = $("stage");
 const films = new Films($("films"));
+const speed = new Speed();
 
 let me = null;
 let status = null;
@@ -41,16 +48,20 @@ const settledAt = new Map(); // comparison: when the server took its answer
 function act(action) {
   activeAt = performance.now();
   fresh = false;
-  if (action === "help") return $("help").open ? $("help").close() : $("help").showModal();
+  if (action === "recent" && !$("recent").open) recent.draw();
+  if (DIALOGS.includes(action)) return $(action).open ? $(action).close() : $(action).showModal();
   if (action === "undo") return undo();
   if (view !== "labeling") return undefined;
   if (action === "pause") return pause();
+  if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
+  if (["slower", "faster", "speed"].includes(action)) return changeSpeed(action);
   return settle(action);
 }
 
 function settle(action) {
   const pair = queue[0];
-  if (action !== "skip" && (!pair.isReady || (pair.failure && action !== "incomparable"))) return;
+  if (action !== "skip" && pair.locked) return pair.isReady ? say(playing ? LOCKED : `${LOCKED} Space plays them.`) : undefined;
+  if (pair.failure && !["skip", "incomparable"].includes(action)) return undefined;
   const seconds = Math.round(performance.now() - shownAt) / 1000;
   queue.shift();
   pair.hide();
@@ -68,20 +79,25 @@ function settle(action) {
     if (history.length) delete history.at(-1).pair;
     history.push({ id, action, comparison, pair });
     me.labels += 1;
-    say(SAID[action]);
+    say(inWords(RANKS[action]));
   }
   render();
-  refill();
+  return refill();
 }
 
 function undo() {
   const last = history.at(-1);
   if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
-  history.pop();
-  if (!outbox.recall(last.id)) outbox.add({ kind: "undo", id: last.id, comparison: last.comparison.id });
+  return takeBack(last);
+}
+
+// Withdraws one of the labeler's standing answers; its pair is on show again.
+function takeBack({ id, comparison, pair }) {
+  history = history.filter((one) => one.id !== id);
+  if (!outbox.recall(id)) outbox.add({ kind: "undo", id, comparison: comparison.id });
   me.labels -= 1;
   queue[0]?.hide();
-  queue.unshift(last.pair ?? new Pair(last.comparison, stage));
+  queue.unshift(pair ?? new Pair(comparison, stage, render));
   show();
   say("Undone: answer this pair again");
   return render();
@@ -95,16 +111,30 @@ function pause() {
   render();
 }
 
+function step(frames) {
+  if (playing) return say("Pause first: then , and . step a frame");
+  const { clips } = queue[0].comparison;
+  return queue[0].reel.step(frames, clips[0].fps, Math.max(...clips.map((clip) => clip.steps)));
+}
+
+function changeSpeed(action) {
+  speed.change(action);
+  queue[0]?.reel.setRate(speed.value);
+  say(`Speed ${speed.value}`);
+  render();
+}
+
 function show() {
   const pair = queue[0];
   if (!pair) return;
-  pair.show(playing);
+  pair.show(playing, speed.value);
   shownAt = performance.now();
   if (!pair.isReady) {
     pair.ready.then(() => {
       if (pair !== queue[0]) return;
       shownAt = performance.now();
-      pair.show(playing && view === "labeling");
+      pair.show(playing && view === "labeling", speed.value);
+      render();
     });
   }
 }
@@ -133,7 +163,7 @@ async function refill() {
     ({ id }) => !known.has(id) && !pending.has(id) && !(settledAt.get(id) > sentAt),
   );
   const wasEmpty = queue.length === 0;
-  for (const comparison of came) queue.push(new Pair(comparison, stage));
+  for (const comparison of came) queue.push(new Pair(comparison, stage, render));
   if (wasEmpty && queue.length) {
     show();
     if (waited) announceBatch();
@@ -261,7 +291,7 @@ function render() {
   }
   if (view === "grace") countDown(status.final_in_s);
   else counting = null;
-  if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing) : queue[0].reel.pause();
+  if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead();
   drawTitle();
 }
@@ -277,6 +307,10 @@ function drawHead() {
   $("mine").textContent = `You: ${me.labels}`;
   $("undo").disabled = !history.length;
   $("pause-word").textContent = playing ? "Pause" : "Play";
+  $("steps").hidden = playing;
+  $("speed").textContent = `${speed.value}×`;
+  const locked = Boolean(queue[0]?.locked);
+  for (const button of document.querySelectorAll(".answers button")) button.setAttribute("aria-disabled", locked);
 }
 
 function drawTitle() {
@@ -308,23 +342,14 @@ function flash(action) {
   );
 }
 
-let toastTimer;
-function say(text, loud = false) {
-  $("live").textContent = text;
-  $("toast").textContent = text;
-  $("toast").classList.toggle("loud", loud);
-  $("toast").classList.add("shown");
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => $("toast").classList.remove("shown"), loud ? 6000 : 900);
-}
-
 // ------------------------------------------------------------------------------ begin
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
   const action = KEYS[event.key];
   if (!action || (event.key === " " && event.target.matches("button, a"))) return;
-  if (document.querySelector("dialog[open]") && action !== "help") return;
+  const open = document.querySelector("dialog[open]");
+  if (open && open.id !== action) return;
   event.preventDefault();
   if (!event.repeat || REPEATABLE.includes(action)) act(action);
 });
@@ -343,21 +368,10 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("pointermove", () => (activeAt = performance.now()), { passive: true });
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-$("who").addEventListener("click", () => {
-  $("name").value = me.name;
-  $("name-problem").textContent = "";
-  $("rename").showModal();
-});
-$("rename-form").addEventListener("submit", async (event) => {
-  if (event.submitter?.value === "cancel") return;
-  event.preventDefault();
-  try {
-    me = await call("PATCH", "/api/me", { name: $("name").value });
-    $("who").textContent = me.name;
-    $("rename").close();
-  } catch (problem) {
-    $("name-problem").textContent = problem.message;
-  }
+offerRename(() => me, (renamed) => (me = renamed));
+const recent = new Recent(experiment, () => ({ history, outbox }), (one) => {
+  $("recent").close();
+  takeBack(one);
 });
 
 async function begin() {

@@ -7,11 +7,15 @@ const TRIES = 4;
 const TEMPLATE = document.getElementById("pair-template");
 
 export class Pair {
-  constructor(comparison, stage) {
+  constructor(comparison, stage, onSeen = () => {}) {
     this.comparison = comparison;
     this.element = TEMPLATE.content.firstElementChild.cloneNode(true);
     this.videos = [...this.element.querySelectorAll("video")];
     this.reel = new Reel(this.videos);
+    this.reel.onSeen = () => {
+      this.element.classList.add("seen");
+      onSeen();
+    };
     this.urls = [];
     this.failure = null; // why it cannot be shown
     stage.append(this.element);
@@ -24,7 +28,13 @@ export class Pair {
     return this.comparison.id;
   }
 
-  show(playing) {
+  // Nobody can judge what could not be seen once; where nothing can be shown, there is nothing to wait for.
+  get locked() {
+    return !this.isReady || !(this.failure || this.reel.seen);
+  }
+
+  show(playing, speed) {
+    this.reel.setRate(speed);
     this.element.classList.add("current");
     this.element.removeAttribute("inert");
     if (playing && this.isReady && !this.failure) this.reel.play();
