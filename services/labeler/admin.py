@@ -10,7 +10,7 @@ from services.labeler import labelers, report, security
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
-from shared import config, rounds
+from shared import config, reuse, rounds
 from shared.models import Experiment
 from shared.transitions import Hint
 
@@ -53,7 +53,10 @@ def create(body: NewExperiment, service: Service) -> dict[str, Any]:
     parsed = config.parse(body.config)
     known_environments.check(parsed.env_id)
     with service.database.write() as session:
-        experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin)
+        past = None
+        if body.labels_from is not None:
+            past = reuse.from_experiment(session, get_experiment(session, body.labels_from), parsed)
+        experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin, past)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer

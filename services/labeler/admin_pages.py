@@ -8,7 +8,7 @@ from markupsafe import Markup
 from sqlalchemy import select
 
 from services.labeler import admin, diagram, forms, insight, report, timeline
-from services.labeler.context import Context, ExperimentName, PathId, Service, get_experiment, is_admin
+from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
 from services.labeler.status import public_status
@@ -76,7 +76,7 @@ def admin_experiment(name: ExperimentName, request: Request, service: Service) -
 @router.get("/admin/{name}/rounds/{number}")
 def admin_round(
     name: ExperimentName,
-    number: PathId,
+    number: RoundNumber,
     request: Request,
     service: Service,
     after: Annotated[int, Query(ge=0, le=10**6)] = 0,
