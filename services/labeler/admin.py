@@ -20,6 +20,7 @@ session_router = APIRouter(prefix="/api/admin", tags=["admin"])
 ACTOR = "admin"
 Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Before = Annotated[int | None, Query(ge=0, le=MAX_ID)]
 After = Annotated[int, Query(ge=0, le=MAX_ID)]
 
 
@@ -69,10 +70,12 @@ def list_presets() -> dict[str, dict[str, Any]]:
 
 
 @router.get("/experiments/{name}")
-def read(name: ExperimentName, service: Service) -> dict[str, Any]:
-    """Return everything that is known of an experiment."""
+def read(
+    name: ExperimentName, service: Service, before: Before = None, limit: Limit = 1000
+) -> dict[str, Any]:
+    """Return all that is known of an experiment: its last `limit` rounds, or those below number `before`."""
     with service.database.read() as session:
-        return report.report(session, get_experiment(session, name))
+        return report.report(session, get_experiment(session, name), before, limit)
 
 
 @router.get("/experiments/{name}/events")
