@@ -12,7 +12,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from services import client, show, teachers
+from services import client, reusing, show, teachers
 from shared import config as configuration
 from shared.config import ConfigError
 from shared.settings import Settings, SettingsError, load_settings
@@ -298,6 +298,21 @@ def export(
     console.print(f"written: {written}", soft_wrap=True)
 
 
+@app.command("import")
+def import_labels(
+    folder: Annotated[Path, typer.Argument(help="What `lockstep export` wrote.")],
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create an experiment that begins with the labels of an export: trained on from its first round on.
+
+    lockstep import exported/cartpole configs/cartpole.toml --set name=second
+    """
+    wanted = configuration.load(config, configuration.parse_overrides(overrides))
+    console.print(reusing.create(_settings(data_dir), wanted, folder), soft_wrap=True, markup=False)
+
+
 @app.command()
 def backup(
     file: Annotated[Path, typer.Argument(help="A file that is not there yet.")], data_dir: DataDir = None
@@ -311,7 +326,7 @@ def backup(
 
     settings = _settings(data_dir)
     written = write(Database(settings.database_url), settings.open_store(), file)
-    console.print(f"written: {file}, {_counts(written)}", soft_wrap=True)
+    console.print(f"written: {file}, {show.counts(written)}", soft_wrap=True)
 
 
 @app.command()
@@ -326,7 +341,7 @@ def restore(
 
     settings = _settings(data_dir)
     restored = bring(settings.database_url, settings.open_store(), file)
-    console.print(f"restored: {_counts(restored)}", soft_wrap=True)
+    console.print(f"restored: {show.counts(restored)}", soft_wrap=True)
 
 
 @app.command()
@@ -365,10 +380,6 @@ def worker(kind: Annotated[WorkerKind, typer.Argument(help="Whose stages it serv
     lockstep worker agent
     """
     runpy.run_module(f"services.{kind.value}_trainer.worker", run_name="__main__")
-
-
-def _counts(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{number} {what}" for what, number in numbers.items())
 
 
 def _act(name: str, action: str, data_dir: Path | None, url: str | None) -> None:

@@ -140,3 +140,8 @@ def _progress(current: Report) -> tuple[float, str]:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def counts(numbers: dict[str, int]) -> str:
+    """Return how much of what there is, as people write it."""
+    return ", ".join(f"{number} {what}" for what, number in numbers.items())

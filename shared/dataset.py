@@ -47,9 +47,10 @@ Lockstep. Labelers were asked:
 | `agents/`, `reward_models/` | the weights of every round, safetensors |
 | `config.json` | the configuration of the experiment |
 
-`ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means that the clips cannot be
-compared. Clip `shown[i]` stood at place i, from the left. Labelers are named as they named themselves:
-change that before you publish, if they did not agree to it.
+`imported_from` names the experiment in which an answer was given first, if it was taken over from one; such
+answers stand in round 0. `ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means
+that the clips cannot be compared. Clip `shown[i]` stood at place i, from the left. Labelers are named as they
+named themselves: change that before you publish, if they did not agree to it.
 """
 
 
@@ -101,6 +102,6 @@ def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
 
 PREFERENCE_COLUMNS = (
     "id", "round", "comparison", "clips", "ranks", "incomparable", "shown", "held_out", "labeler",
-    "labeler_kind", "seconds", "answered_at", "withdrawn_at",
+    "labeler_kind", "imported_from", "seconds", "answered_at", "withdrawn_at",
 )  # fmt: skip
 CLIP_COLUMNS = ("clip", "round", "steps", "fps", "npz", "npz_sha256", "mp4", "mp4_sha256")

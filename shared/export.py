@@ -2,6 +2,7 @@
 
 config.json          the configuration it ran with
 preferences.jsonl    one answer a line, withdrawn ones too: who, when, which clips, which ranks
+clips.jsonl          one clip a line: its steps, frames a second, files and their SHA-256 sums
 rounds.csv           one round a line: labels, held-out accuracy, predicted and true return
 clips/               NNNN-NNN.npz (observations and actions) and .mp4 (what people saw): round, number
 agents/, reward_models/   weights of every round, safetensors
@@ -93,6 +94,8 @@ def export(
     _write_json(partial / "config.json", experiment.config)
     with (partial / "preferences.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in preference_lines(session, experiment.id))
+    with (partial / "clips.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in clip_rows(session, experiment.id))
     with (partial / "rounds.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ROUND_COLUMNS)
         writer.writeheader()
@@ -138,7 +141,7 @@ def preference_lines(session: Session, experiment_id: int) -> list[dict[str, Any
         .where(Round.experiment_id == experiment_id)
         .order_by(Round.number, Comparison.number, Preference.answered_at, Preference.id)
     )
-    names = {clip.id: _clip_name(clip, number) for clip, number in _clips(session, experiment_id)}
+    names = {clip.id: _clip_name(clip, number) for clip, number in clips_of(session, experiment_id)}
     return [
         {
             "id": preference.id,
@@ -149,8 +152,9 @@ def preference_lines(session: Session, experiment_id: int) -> list[dict[str, Any
             "incomparable": preference.ranks is None,
             "shown": preference.shown,
             "held_out": comparison.held_out,
-            "labeler": labeler.name,
+            "labeler": labeler.imported_as or labeler.name,
             "labeler_kind": labeler.kind,
+            "imported_from": labeler.imported_from,
             "seconds": preference.seconds,
             "answered_at": preference.answered_at.isoformat(),
             "withdrawn_at": preference.withdrawn_at and preference.withdrawn_at.isoformat(),
@@ -172,14 +176,14 @@ def clip_rows(session: Session, experiment_id: int) -> list[dict[str, Any]]:
             "mp4": f"clips/{name}.mp4",
             "mp4_sha256": clip.mp4_sha256,
         }
-        for clip, number in _clips(session, experiment_id)
+        for clip, number in clips_of(session, experiment_id)
     ]
 
 
 def _files(session: Session, experiment_id: int) -> list[tuple[str, str, str]]:
     """Return (path in the export, key, sha256) of every file."""
     files = []
-    for clip, number in _clips(session, experiment_id):
+    for clip, number in clips_of(session, experiment_id):
         name = _clip_name(clip, number)
         files.append((f"clips/{name}.npz", clip.npz_key, clip.npz_sha256))
         files.append((f"clips/{name}.mp4", clip.mp4_key, clip.mp4_sha256))
@@ -190,7 +194,8 @@ def _files(session: Session, experiment_id: int) -> list[tuple[str, str, str]]:
     return files
 
 
-def _clips(session: Session, experiment_id: int) -> list[tuple[Clip, int]]:
+def clips_of(session: Session, experiment_id: int) -> list[tuple[Clip, int]]:
+    """Return every clip with the number of its round, in order."""
     query = select(Clip, Round.number).join(Round).where(Round.experiment_id == experiment_id)
     return [(clip, number) for clip, number in session.execute(query.order_by(Round.number, Clip.number))]
 

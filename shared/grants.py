@@ -40,20 +40,23 @@ GRANTS: dict[str, dict[str, str]] = {
         f"UPDATE ({END}, worker, claimed_at, first_step_at, lease_until, progress, metrics)",
     },
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
-    "clips": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
+    "clips": {
+        LABELER: "SELECT, INSERT",
+        WORKER: "SELECT, INSERT",
+    },  # it brings in labels of another experiment
     # What a teacher judges by, and the true returns: workers bring them and cannot read them again.
     "judgements": {LABELER: "SELECT", WORKER: "INSERT"},
     "evaluations": {LABELER: "SELECT", WORKER: "INSERT"},
     "comparisons": {
-        LABELER: "SELECT, UPDATE (labels_given)",
+        LABELER: "SELECT, INSERT, UPDATE (labels_given)",
         COORDINATOR: "SELECT",
         WORKER: "SELECT, INSERT",
     },
     # Names stand in the sum of a label set; tokens are the labeler service's alone.
     "labelers": {
         LABELER: "SELECT, INSERT, UPDATE (name, token_sha256)",
-        COORDINATOR: "SELECT (id, name, kind)",
-        WORKER: "SELECT (id, name, kind)",
+        COORDINATOR: "SELECT (id, name, kind, imported_as)",
+        WORKER: "SELECT (id, name, kind, imported_as)",
     },
     "leases": {LABELER: "SELECT, INSERT, UPDATE (state, claimed_at, expires_at)"},
     "preferences": {

@@ -333,7 +333,8 @@ def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
 def _standing(session: Session, round_: Round) -> list[tuple[Preference, Comparison, str, int]]:
     """Return every preference not withdrawn up to `round_`, with comparison, labeler's name, round number."""
     rows: Any = session.execute(
-        select(Preference, Comparison, Labeler.name, Round.number)
+        # Those whose labels were imported count under the name they had: equal answers have equal sums.
+        select(Preference, Comparison, func.coalesce(Labeler.imported_as, Labeler.name), Round.number)
         .join(Comparison, Preference.comparison_id == Comparison.id)
         .join(Labeler, Preference.labeler_id == Labeler.id)
         .join(Round, Comparison.round_id == Round.id)

@@ -238,6 +238,8 @@ class Labeler(Base):
     kind: Mapped[str] = mapped_column(String(10))  # person, teacher
     token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # the token itself is not kept
     created_at: Mapped[datetime]  # when they joined
+    imported_as: Mapped[str | None] = mapped_column(String(80))  # their name where their labels come from
+    imported_from: Mapped[str | None] = mapped_column(Text)  # that experiment; nobody logs in as them
 
 
 class Invitation(Base):

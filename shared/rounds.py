@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared import labels, results, states
+from shared import labels, results, reuse, states
 from shared.config import ExperimentConfig
 from shared.database import now
 from shared.jobs import Result, TrainAgentResult
@@ -64,11 +64,15 @@ class Swept:
 
 
 def create_experiment(
-    session: Session, config: ExperimentConfig, actor: str, origin: str | None = None
+    session: Session,
+    config: ExperimentConfig,
+    actor: str,
+    origin: str | None = None,
+    past: reuse.Past | None = None,
 ) -> tuple[Experiment, list[Hint]]:
     """Create an experiment with its first round; StaleState if the name is taken.
 
-    `origin` says in the history where the configuration comes from.
+    `origin` says in the history where the configuration comes from; `past` holds labels that it begins with.
     """
     taken = f"there is an experiment named {config.name} already; give this one another name"
     if session.scalar(select(Experiment.id).where(Experiment.name == config.name)):
@@ -86,6 +90,8 @@ def create_experiment(
         raise StaleState(taken) from None
     detail = {"origin": origin} if origin else None
     record(session, experiment.id, "created", None, actor, target=ExperimentState.RUNNING, detail=detail)
+    if past is not None:
+        reuse.store_past(session, experiment, past, actor)
     return experiment, begin_round(session, experiment.id, 1, actor)
 
 

@@ -89,6 +89,16 @@ def begin_round(session: Session, experiment_id: int, number: int, actor: str) -
     return [offer_attempt(session, round_, actor)]
 
 
+def past_round(session: Session, experiment_id: int) -> Round:
+    """Create round 0, which holds imported labels: done and frozen from the start, so nothing moves it."""
+    moment = now(session)
+    round_ = Round(experiment_id=experiment_id, number=0, created_at=moment, changed_at=moment)
+    round_.state, round_.frozen_at = RoundState.DONE, moment
+    session.add(round_)
+    session.flush()
+    return round_
+
+
 def move_round(
     session: Session, round_: Round, event: str, actor: str, attempt_id: int | None = None, **values: Any
 ) -> None:

@@ -1,12 +1,15 @@
 """What the admin page is made of: timeline, charts, comparisons. Against a real server, on both databases."""
 
+import re
 from typing import Any
 
 import httpx
 import pytest
 
 from shared import rounds
+from shared.database import now
 from shared.models import Round, StoredArtifact
+from shared.states import RoundState
 from shared.storage import MissingArtifact
 from tests import scenes
 from tests.admin_scene import PAST, live_through
@@ -213,3 +216,28 @@ def test_presets_pages_and_errors_by_field(served: Served) -> None:
     (why,) = served.admin.post("/api/admin/experiments", json={"config": wrong}).json()["errors"].items()
     assert why[0] == ""
     assert "larger than a rollout" in why[1]
+
+
+def test_a_thousand_rounds_come_a_page_at_a_time(served: Served) -> None:
+    with served.scene.database.write() as session:
+        moment = now(session)
+        for number in range(2, 1001):
+            past = Round(experiment_id=served.scene.id, number=number, created_at=moment, changed_at=moment)
+            past.state = RoundState.DONE
+            session.add(past)
+    path, seen = "/admin/shapes", []
+    while path:
+        page = served.admin.get(path)
+        assert page.status_code == 200
+        assert len(page.content) < 100_000
+        found = [int(number) for number in re.findall(r'id="round-(\d+)"', page.text)]
+        assert len(found) <= 25
+        seen += found
+        earlier = re.search(r'href="\?before=(\d+)"', page.text)
+        path = f"/admin/shapes?before={earlier[1]}" if earlier and len(seen) < 60 else ""
+    assert seen == list(range(1000, 925, -1))
+    last = served.admin.get("/admin/shapes?before=3").text
+    assert "?before=" not in last
+    assert "The last rounds" in last
+    part = served.admin.get("/api/admin/experiments/shapes?before=500&limit=3").json()
+    assert [one["number"] for one in part["rounds"]] == [497, 498, 499]

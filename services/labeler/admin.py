@@ -11,7 +11,7 @@ from services.labeler import limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
-from shared import config, rounds
+from shared import config, reuse, rounds
 from shared.models import Experiment
 from shared.transitions import Hint
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 ACTOR = "admin"
 Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Before = Annotated[int | None, Query(ge=0, le=MAX_ID)]
 After = Annotated[int, Query(ge=0, le=MAX_ID)]
 
 
@@ -70,7 +71,10 @@ def create(body: NewExperiment, service: Service) -> dict[str, Any]:
     parsed = config.parse(body.config)
     known_environments.check(parsed.env_id)
     with service.database.write() as session:
-        experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin)
+        past = None
+        if body.labels_from is not None:
+            past = reuse.from_experiment(session, get_experiment(session, body.labels_from), parsed)
+        experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin, past)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer
@@ -83,10 +87,12 @@ def list_presets() -> dict[str, dict[str, Any]]:
 
 
 @router.get("/experiments/{name}")
-def read(name: ExperimentName, service: Service) -> dict[str, Any]:
-    """Return everything that is known of an experiment."""
+def read(
+    name: ExperimentName, service: Service, before: Before = None, limit: Limit = 1000
+) -> dict[str, Any]:
+    """Return all that is known of an experiment: its last `limit` rounds, or those below number `before`."""
     with service.database.read() as session:
-        return report.report(session, get_experiment(session, name))
+        return report.report(session, get_experiment(session, name), before, limit)
 
 
 @router.get("/experiments/{name}/events")

@@ -5,19 +5,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from services.labeler import admin, diagram, forms, insight, invitations, report, timeline
-from services.labeler.context import Context, ExperimentName, PathId, Service, get_experiment, is_admin
+from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
 from services.labeler.status import public_status
+from shared import rounds
 from shared.config import NAME_PATTERN
-from shared.models import Experiment
+from shared.models import Experiment, Round
 from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
+ROUNDS_A_PAGE = 25
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
 Name = Annotated[str, Query(pattern=NAME_PATTERN)]
 PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
@@ -63,13 +65,17 @@ def labelers(request: Request, service: Service) -> Response:
 
 
 @router.get("/admin/{name}")
-def admin_experiment(name: ExperimentName, request: Request, service: Service) -> Response:
-    """Everything about one experiment."""
+def admin_experiment(
+    name: ExperimentName, request: Request, service: Service, before: admin.Before = None
+) -> Response:
+    """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
         experiment = get_experiment(session, name)
-        data = report.report(session, experiment)
+        data = report.report(session, experiment, before, ROUNDS_A_PAGE)
+        newest = rounds.current_round(session, experiment.id)
+        oldest = session.scalar(select(func.min(Round.number)).where(Round.experiment_id == experiment.id))
         failed = report.failed_round(session, experiment)
         following = EXPERIMENT_TABLE.get(experiment.state, ())
     actions = [action for action, target in ACTIONS if target in following]
@@ -79,16 +85,19 @@ def admin_experiment(name: ExperimentName, request: Request, service: Service) -
         for span in one["timeline"]:
             span["tries"] = [tries[attempt_id] for attempt_id in span["attempts"]]
         one["bar"] = Markup(timeline.draw(one["timeline"]))
-    svg = Markup(diagram.draw(data["rounds"][-1]["state"]))
+    svg = Markup(diagram.draw(newest.state))
+    numbers = [one["number"] for one in data["rounds"]]
+    earlier = numbers[0] if numbers and numbers[0] != oldest else None
+    turning = {"earlier": earlier, "is_last": newest.number in numbers}
     return _admin_page(
-        request, service, "admin_experiment.html", e=data, svg=svg, actions=actions, plotly=PLOTLY
+        request, service, "admin_experiment.html", e=data, svg=svg, actions=actions, plotly=PLOTLY, **turning
     )
 
 
 @router.get("/admin/{name}/rounds/{number}")
 def admin_round(
     name: ExperimentName,
-    number: PathId,
+    number: RoundNumber,
     request: Request,
     service: Service,
     after: Annotated[int, Query(ge=0, le=10**6)] = 0,

@@ -41,9 +41,11 @@ def charts(session: Session, experiment: Experiment) -> list[Chart]:
     """Return every chart of an experiment, also those that have nothing to show yet."""
     config = ExperimentConfig.model_validate(experiment.config)
     given = answers.standing(session, experiment.id)
-    rounds = report.report(session, experiment)["rounds"]
+    # Round 0, the labels it began with, was not trained on its own and was given at another time.
+    rounds = [one for one in report.report(session, experiment)["rounds"] if one["number"] > 0]
+    here = [one for one in given if one.round > 0]
     return [
-        returns(rounds), reward_model(rounds), calibration(rounds), agent(rounds), pace(given),
+        returns(rounds), reward_model(rounds), calibration(rounds), agent(rounds), pace(here),
         answer_mix(given), agreement(given), throughput(rounds, config),
     ]  # fmt: skip
 

@@ -59,6 +59,7 @@ async def _context(request: Request) -> Context:  # async, or it would cost a th
 Service = Annotated[Context, Depends(_context)]
 ExperimentName = Annotated[str, Path(pattern=NAME_PATTERN)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+RoundNumber = Annotated[int, Path(ge=0, le=MAX_ID, description="0: the labels it began with")]
 
 
 def bearer(request: Request) -> str | None:

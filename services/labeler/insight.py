@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 
 from services.labeler import charts, figures, media
 from services.labeler.answers import Answer
-from services.labeler.context import Context, ExperimentName, PathId, RequireAdmin, Service, get_experiment
+from services.labeler.context import (
+    Context,
+    ExperimentName,
+    PathId,
+    RequireAdmin,
+    RoundNumber,
+    Service,
+    get_experiment,
+)
 from services.labeler.problems import Problem
 from services.labeler.schemas import ChartView, ComparisonPage
 from shared.jobs import Artifact
@@ -34,7 +42,7 @@ def read_charts(name: ExperimentName, service: Service) -> list[ChartView]:
 
 @router.get("/experiments/{name}/rounds/{number}/comparisons")
 def read_comparisons(
-    name: ExperimentName, number: PathId, service: Service, after: After = 0, limit: Limit = 20
+    name: ExperimentName, number: RoundNumber, service: Service, after: After = 0, limit: Limit = 20
 ) -> ComparisonPage:
     """Return the comparisons of a round after number `after`: clips, answers, and what the reward model says.
 

@@ -122,7 +122,7 @@ def revoke(invitation_id: PathId, service: Service) -> None:
 
 @admin_router.get("/labelers")
 def list_labelers(service: Service) -> list[LabelerSeen]:
-    """List everybody who labels, by name, with their answers and the browsers they are logged in on."""
+    """List everybody who labels here, by name, with their answers and the browsers they are logged in on."""
     given = (
         select(func.count()).where(Preference.labeler_id == Labeler.id, Preference.withdrawn_at.is_(None))
     ).scalar_subquery()
@@ -130,7 +130,8 @@ def list_labelers(service: Service) -> list[LabelerSeen]:
         live = BrowserSession.labeler_id == Labeler.id, BrowserSession.expires_at > now(session)
         browsers = select(func.count()).where(*live).scalar_subquery()
         used = select(func.max(BrowserSession.used_at)).where(*live).scalar_subquery()
-        rows = session.execute(select(Labeler, given, browsers, used).order_by(Labeler.name)).all()
+        here = select(Labeler, given, browsers, used).where(Labeler.imported_from.is_(None))
+        rows = session.execute(here.order_by(Labeler.name)).all()
     return [
         LabelerSeen(
             id=one.id,
@@ -217,6 +218,8 @@ def _check_person(session: Session, labeler_id: int) -> None:
         raise Problem(404, "unknown", f"there is no labeler {labeler_id}")
     if labeler.kind != "person":
         raise Problem(409, "no_person", f"{labeler.name} is a {labeler.kind}: it comes in by its own token")
+    if labeler.imported_from is not None:
+        raise Problem(409, "no_person", f"{labeler.name} labeled elsewhere: only their labels are here")
 
 
 def _name(session: Session, one: Invitation) -> str | None:

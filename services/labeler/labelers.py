@@ -99,7 +99,7 @@ def _new_labeler(session: Session, body: NewLabeler, token: str) -> Labeler:
         if body.name is None:
             tried += 1
             name = friendly_name(tried)
-        elif body.kind == known.kind == "teacher":
+        elif body.kind == known.kind == "teacher" and known.imported_from is None:
             known.token_sha256 = security.token_sha256(token)
             return known
         else:

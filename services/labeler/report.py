@@ -22,11 +22,17 @@ from shared.models import (
 from shared.states import RoundState
 
 
-def report(session: Session, experiment: Experiment) -> dict[str, Any]:
-    """Return the configuration, and of each round its state, timings, attempts, metrics and true return."""
-    rounds = list(
-        session.scalars(select(Round).where(Round.experiment_id == experiment.id).order_by(Round.number))
-    )
+def report(
+    session: Session, experiment: Experiment, before: int | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """Return the configuration, and of each round its state, timings, attempts, metrics and true return.
+
+    Of all rounds, or of the last `limit` ones with a number below `before`, in order.
+    """
+    query = select(Round).where(Round.experiment_id == experiment.id).order_by(Round.number.desc())
+    if before is not None:
+        query = query.where(Round.number < before)
+    rounds = list(session.scalars(query.limit(limit)))[::-1]
     return {
         "name": experiment.name,
         "state": experiment.state,

@@ -76,6 +76,9 @@ class NewExperiment(Body):
     origin: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         None, description="a preset or the experiment it was copied from, for the history"
     )
+    labels_from: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        None, description="an experiment of this system whose labels this one begins with, as its round 0"
+    )
 
 
 class Reason(Body):

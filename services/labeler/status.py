@@ -95,10 +95,10 @@ def video_url(name: str, number: int, sha256: str | None) -> str | None:
 
 
 def _rounds(session: Session, experiment_id: int) -> list[tuple[Round, str | None]]:
-    """Return every round, in order, with the sum of its video."""
+    """Return every round, in order, with the sum of its video; not round 0, which imported labels are."""
     video = (StoredArtifact.round_id == Round.id) & (StoredArtifact.kind == "video")
     query = select(Round, StoredArtifact.sha256).outerjoin(StoredArtifact, video)
-    query = query.where(Round.experiment_id == experiment_id).order_by(Round.number)
+    query = query.where(Round.experiment_id == experiment_id, Round.number > 0).order_by(Round.number)
     return [(round_, sha256) for round_, sha256 in session.execute(query)]
 
 

@@ -35,6 +35,8 @@ def spans(session: Session, round_: Round, attempts: list[Attempt]) -> list[Span
         Event.round_id == round_.id, Event.event.in_(ROUND_EVENTS), Event.target.is_not(None)
     )
     moves = [(RoundState(str(target)), at) for _, target, at in session.execute(query.order_by(Event.id))]
+    if not moves:
+        return []  # round 0: the labels that the experiment began with
     moment = now(session)
     ends: list[datetime | None] = [at for _, at in moves[1:]]
     found: list[Span] = []
