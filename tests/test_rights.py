@@ -258,7 +258,7 @@ REFUSED = [
     ("labeler", "INSERT INTO judgements VALUES (1, '[1]')"),
     ("labeler", "INSERT INTO evaluations VALUES (1, 1, '[1]', 1)"),
     ("labeler", "UPDATE artifacts SET sha256 = ''"),
-    ("labeler", "INSERT INTO clips SELECT * FROM clips"),
+    ("labeler", "UPDATE clips SET npz_key = npz_key"),
     ("labeler", "UPDATE experiments SET config = '{}'"),
     ("worker", "UPDATE artifacts SET key = 'another'"),
     ("worker", "INSERT INTO experiments SELECT * FROM experiments"),
