@@ -100,8 +100,14 @@ def busy_with(others: int, settings: Settings, url: str, seconds: float) -> Iter
         scene.collect()
         api_load.add_comparisons(scene, int(others * (api_load.IN_HAND + 1 + seconds / PERIOD_S)))
         tokens = api_load.add_labelers(scene, others)
-    plan = {"mode": "paced", "experiments": ["others"], "tokens": tokens, "port": urlsplit(url).port}
-    plan |= {"seconds": seconds, "period_s": PERIOD_S, "count": api_load.IN_HAND, "clips": True}
+    plan: dict[str, Any] = {"mode": "paced", "experiments": ["others"], "tokens": tokens}
+    plan |= {
+        "port": urlsplit(url).port,
+        "seconds": seconds,
+        "period_s": PERIOD_S,
+        "count": api_load.IN_HAND,
+        "clips": True,
+    }
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.http_load"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=api_load.ROOT,
