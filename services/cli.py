@@ -1,9 +1,7 @@
 """The `lockstep` command. Each command's help says what it does, with an example to copy."""
 
 import runpy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -185,18 +183,15 @@ def invite(
     data_dir: DataDir = None,
     url: Url = None,
 ) -> None:
-    """Print a link that lets one person in, once. Somebody who labeled here before comes back as themselves.
+    """Print a link that lets one person in, once; one who labeled here before comes back as themselves.
 
     lockstep invite ada --days 2
     """
     with _admin(data_dir, url) as api:
-        known = {one["name"]: one for one in api.call("GET", "/labelers")}.get(name)
-        who = {"labeler": known["id"]} if known else {"name": name}
+        known = {one["name"]: one["id"] for one in api.call("GET", "/labelers")}.get(name)
+        who = {"name": name} if known is None else {"labeler": known}
         made = api.call("POST", "/invitations", {**who, "days": days})
-    until = datetime.fromisoformat(made["expires_at"]).astimezone()
-    what = f"{name}'s way back in" if known else f"The invitation of {name or 'whoever opens it first'}"
-    console.print(f"{what}, good once, until {until:%Y-%m-%d %H:%M %Z}:", markup=False, soft_wrap=True)
-    console.print(made["link"], markup=False, soft_wrap=True)
+    console.print(show.invitation(made, name, again=known is not None), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -387,13 +382,8 @@ def _act(name: str, action: str, data_dir: Path | None, url: str | None) -> None
         console.print(show.plain_line(api.call("POST", f"/experiments/{name}/{action}")), markup=False)
 
 
-@contextmanager
-def _admin(data_dir: Path | None, url: str | None) -> Iterator[client.Admin]:
-    api = client.admin_of(_settings(data_dir), url)
-    try:
-        yield api
-    finally:
-        api.close()
+def _admin(data_dir: Path | None, url: str | None) -> closing[client.Admin]:
+    return closing(client.admin_of(_settings(data_dir), url))
 
 
 def _settings(data_dir: Path | None = None, port: int | None = None) -> Settings:

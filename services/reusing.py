@@ -4,6 +4,7 @@ from pathlib import Path
 
 from services import known_environments
 from shared import reuse, rounds
+from shared.backup import as_owner
 from shared.config import ExperimentConfig
 from shared.database import Database, migrate
 from shared.settings import Settings
@@ -15,7 +16,8 @@ def create(settings: Settings, config: ExperimentConfig, folder: Path) -> str:
     The clips go into the store first; the database then takes everything in one transaction.
     """
     known_environments.check(config.env_id)
-    migrate(settings.database_url)
+    with as_owner(reuse.ReuseError):
+        migrate(settings.database_url)
     past = reuse.from_folder(folder, config, settings.open_store())
     database = Database(settings.database_url)
     try:

@@ -145,3 +145,10 @@ def _number(value: float | None, digits: int) -> str:
 def counts(numbers: dict[str, int]) -> str:
     """Return how much of what there is, as people write it."""
     return ", ".join(f"{number} {what}" for what, number in numbers.items())
+
+
+def invitation(made: Report, name: str | None, again: bool) -> str:
+    """Say what an invitation that was just made is good for, and its link on a line of its own."""
+    until = datetime.fromisoformat(made["expires_at"]).astimezone()
+    what = f"{name}'s way back in" if again else f"The invitation of {name or 'whoever opens it first'}"
+    return f"{what}, good once, until {until:%Y-%m-%d %H:%M %Z}:\n{made['link']}"

@@ -24,13 +24,18 @@ def device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def set_threads() -> None:
+    """Let torch use as many threads as LOCKSTEP_TORCH_THREADS says."""
+    torch.set_num_threads(load_settings().torch_threads)
+
+
 def hello() -> Metrics:
     """Set up torch for the whole life of the process; return what the process is and can do."""
-    torch.set_num_threads(load_settings().torch_threads)
+    set_threads()
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     _warm_up()
-    packages = ("torch", "numpy", "gymnasium", "safetensors", "av")
+    packages = ("torch", "numpy", "gymnasium", "ale-py", "safetensors", "av")
     return {
         "device": torch.cuda.get_device_name() if device().type == "cuda" else device().type,
         "python": platform.python_version(),

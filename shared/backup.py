@@ -46,7 +46,11 @@ def backup(database: Database, store: Store, path: Path) -> dict[str, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with _as_owner(), tarfile.open(unfinished, "x") as archive, database.read(snapshot=True) as session:
+        with (
+            as_owner(BackupError),
+            tarfile.open(unfinished, "x") as archive,
+            database.read(snapshot=True) as session,
+        ):
             rows, named = _write_tables(archive, session)
             for key, sha256 in named.items():
                 _add(archive, f"store/{key}", store.get(key, sha256))
@@ -69,7 +73,7 @@ def restore(database_url: str, store: Store, path: Path) -> dict[str, int]:
     file is damaged: the database is then as empty as it was.
     """
     try:
-        with _as_owner(), tarfile.open(path, "r") as archive:
+        with as_owner(BackupError), tarfile.open(path, "r") as archive:
             head = json.loads(_member(archive, "backup.json").read())
             if head.get("format") != FORMAT:
                 raise BackupError(
@@ -87,14 +91,14 @@ def restore(database_url: str, store: Store, path: Path) -> dict[str, int]:
 
 
 @contextmanager
-def _as_owner() -> Iterator[None]:
-    """Say so if the database's account has not all the rights that its owner has."""
+def as_owner(error_type: type[Exception]) -> Iterator[None]:
+    """Raise `error_type`, saying so, if the database's account has not all the rights that its owner has."""
     try:
         yield
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
             raise
-        raise BackupError(
+        raise error_type(
             "only the owner of the database may read and write all of it: run this as the service `migrate` "
             "does, see docs/operations.md"
         ) from None

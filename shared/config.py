@@ -182,6 +182,14 @@ class ExperimentConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _donkey_kong_is_judged(self) -> Self:
+        if self.env_id == "ALE/DonkeyKong-v5" and self.atari.sticky_actions:
+            raise ValueError(
+                "Donkey Kong needs atari.sticky_actions = 0: its teacher repeats the play exactly"
+            )
+        return self
+
     def comparisons(self, round_number: int) -> int:
         """Return how many comparisons round `round_number` (from 1) asks for."""
         first = self.labels.comparisons_first_round

@@ -31,7 +31,8 @@ from shared.models import Clip, Comparison, Experiment, Labeler, Preference
 from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
-SAME = ("env_id", "segments.length", "labels.clips_per_comparison")
+SAME = ("env_id", "segments.length", "atari.frame_size")
+CLIPS = 2  # in a comparison, as they are collected here
 MOST_UNPACKED = 1 << 30  # bytes: more than any segment
 MOST_HEADER = 10_000  # bytes of an array's header
 NAMESPACE = uuid.UUID("8f1d2c8e-6a3b-4d4e-9c57-0b6a4f1e7d25")  # of the ids that imported answers get
@@ -211,7 +212,7 @@ def _check(
     wanted = config.model_dump(mode="json")
     for path in SAME:
         there, here = _at(given, path), _at(wanted, path)
-        if there != here and not (there is None and path.endswith("clips_per_comparison")):
+        if there != here and there is not None:  # an export may be older than a setting
             raise ReuseError(f"the labels were given with {path} = {there}, this experiment has {here}")
     if not any(row.withdrawn_at is None for row in answers):
         raise ReuseError("there is no answer to take over")
@@ -238,8 +239,8 @@ def _check(
             if (key := (row.round, row.comparison, _who(row))) in standing:
                 raise ReuseError(f"{where} is the second that {row.labeler} gave to one comparison")
             standing.add(key)
-    if len({len(row.clips) for row in answers}) != 1:
-        raise ReuseError("some comparisons have more clips than others")
+    if any(len(row.clips) != CLIPS for row in answers):
+        raise ReuseError(f"some comparisons are not of {CLIPS} clips, as those of this experiment will be")
 
 
 def _at(data: Any, path: str) -> Any:
@@ -257,12 +258,16 @@ def _shape(row: ClipRow, data: bytes) -> tuple[int, ...]:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
                 raise ValueError("it would unpack to more than any segment")
-            observations, actions = (_header(archive.read(f"{n}.npy")) for n in ("observations", "actions"))
-        if observations["descr"] != "<f4" or observations["shape"][0] != row.steps + 1:
-            raise ValueError(f"its observations are {observations}")
+            stored = "frames" if "frames.npy" in archive.namelist() else "observations"
+            observations, actions = (_header(archive.read(f"{name}.npy")) for name in (stored, "actions"))
         if actions["shape"][0] != row.steps:
             raise ValueError(f"its actions are {actions}")
-        return tuple(observations["shape"][1:])
+        length, *shape = observations["shape"]
+        if stored == "frames" and observations["descr"] == "|u1" and length > row.steps and len(shape) == 2:
+            return (length - row.steps, *shape)  # frames are stored once each, and stacked when they are read
+        if stored == "frames" or observations["descr"] != "<f4" or length != row.steps + 1:
+            raise ValueError(f"its observations are {observations}")
+        return tuple(shape)
     except Exception as error:  # a zip file can be broken in more ways than its module names
         raise ReuseError(f"{row.npz} is no segment of {row.steps} steps: {error}") from None
 

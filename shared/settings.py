@@ -119,7 +119,9 @@ class Settings(BaseSettings):
     @classmethod
     def _are_addresses(cls, value: str) -> str:
         for one in value.split(",") if value else ():
-            ipaddress.ip_network(one.strip(), strict=False)  # a ValueError names it
+            ipaddress.ip_network(
+                one.strip()
+            )  # a ValueError names it; 172.18.0.1/16 is no network: 172.18.0.0/16 is
         return value
 
     @model_validator(mode="after")
@@ -192,21 +194,29 @@ def _files_in(folder: Path) -> set[str]:
 
 
 def check_safe(settings: Settings) -> None:
-    """Raise SettingsError unless only this machine is served or every secret is set and hard to guess."""
-    if is_loopback(settings.host):
+    """Raise SettingsError unless only this machine is served or every secret is set and hard to guess.
+
+    With allowed_hosts a web server on this machine lets others in. Tokens that are not set are then made, as
+    they are on loopback; those that are set must be good.
+    """
+    at_home = is_loopback(settings.host)
+    if at_home and not settings.allowed_hosts:
         return
     wrong = []
     s3 = ("s3_secret_key",) if settings.store_url.startswith("s3:") and settings.s3_secret_key else ()
     for name in ("admin_token", "teacher_token", *s3):
         secret: SecretStr | None = getattr(settings, name)
+        if secret is None and at_home:
+            continue
         problem = _weakness(secret.get_secret_value() if secret else "")
         if problem:
             wrong.append(f"  LOCKSTEP_{name.upper()} {problem}")
-    if not wrong and settings.admin_token == settings.teacher_token:
+    if not wrong and settings.admin_token is not None and settings.admin_token == settings.teacher_token:
         wrong.append("  LOCKSTEP_ADMIN_TOKEN and LOCKSTEP_TEACHER_TOKEN are the same")
     if wrong:
+        place = settings.allowed_hosts if at_home else settings.host
         raise SettingsError(
-            f"refusing to serve {settings.host}, which other machines can reach:\n" + "\n".join(wrong) + "\n"
+            f"refusing to serve {place}, which other machines can reach:\n" + "\n".join(wrong) + "\n"
             "Set each to something of its own, as `openssl rand -hex 16` prints it, or set "
             "LOCKSTEP_HOST=127.0.0.1 to serve this machine alone."
         )

@@ -179,6 +179,11 @@ def test_every_key_is_described_and_every_number_bounded() -> None:
                 assert bounds & {"Ge", "Gt"}, f"{model.__name__}.{name} has no lower bound"
 
 
+def test_a_game_whose_play_must_be_repeated_has_no_sticky_actions() -> None:
+    assert "sticky_actions = 0" in wrong({"env_id": "ALE/DonkeyKong-v5", "atari": {"sticky_actions": 0.25}})
+    parse(GOOD | {"env_id": "ALE/Pong-v5", "atari": {"sticky_actions": 0.25}})
+
+
 words = st.text("az_.\n\0é", max_size=5)
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words,

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from services import reusing
+from services.agent_trainer import clips
 from shared import assignments, config, labels, reuse, rounds
 from shared.database import Database, migrate
 from shared.export import clip_rows, export, preference_lines
@@ -162,6 +164,12 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         and None,
         "given with env_id = Pong",
     ),
+    "frames of another size": (
+        lambda folder: (folder / "config.json").write_text(
+            '{"env_id": "CartPole-v1", "segments": {"length": 25}, "atari": {"frame_size": 42}}'
+        ) and None,
+        "given with atari.frame_size = 42",
+    ),
     "a damaged clip": (flip_a_bit, "is damaged"),
     "a missing film": (lambda folder: sorted(folder.glob("clips/*.mp4"))[-1].unlink(), "cannot be read"),
     "no export": (lambda folder: (folder / "preferences.jsonl").unlink(), "is this an export"),
@@ -176,6 +184,16 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "other steps": (edit("clips.jsonl", lambda rows: rows[0].update(steps=24)), "has not 25 steps"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((3,), np.float32), ((4, 8, 9), np.uint8)])
+def test_the_shape_of_an_observation_is_read_from_a_clip(shape: tuple[int, ...], kind: type) -> None:
+    observations = np.zeros((11, *shape), kind)
+    data = clips.pack_npz(observations, np.zeros(10))
+    row = reuse.ClipRow.model_construct(steps=10, npz="a.npz")
+    assert reuse._shape(row, data) == shape
+    with pytest.raises(reuse.ReuseError, match=r"a\.npz is no segment of 12 steps"):
+        reuse._shape(reuse.ClipRow.model_construct(steps=12, npz="a.npz"), data)
 
 
 @pytest.mark.parametrize("what", BROKEN)

@@ -166,6 +166,16 @@ def test_other_machines_are_served_only_with_good_tokens(host: str) -> None:
         assert GOOD not in str(caught.value)
 
 
+def test_a_web_server_before_this_machine_lets_others_in_too() -> None:
+    behind = {"host": "127.0.0.1", "allowed_hosts": "label.example.org"}
+    check_safe(load_settings(**behind))  # tokens are made
+    check_safe(load_settings(**behind, admin_token=GOOD))
+    for admin, teacher, said in [("a", None, "ADMIN_TOKEN is shorter"), (GOOD, GOOD, "are the same")]:
+        with pytest.raises(SettingsError, match=said) as caught:
+            check_safe(load_settings(**behind, admin_token=admin, teacher_token=teacher))
+        assert "refusing to serve label.example.org" in str(caught.value)
+
+
 def test_a_default_s3_secret_is_refused_too() -> None:
     with pytest.raises(SettingsError, match="LOCKSTEP_S3_SECRET_KEY"):
         check_safe(

@@ -16,7 +16,7 @@ from services import weights
 from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
 from services.reward_trainer import reward_model
-from services.torch_setup import device
+from services.torch_setup import device, set_threads
 from shared import config as configuration
 from shared.config import ExperimentConfig
 from shared.jobs import (
@@ -57,7 +57,7 @@ def collect(
     Raises ValueError if no segment of the wanted length fits into an episode, StageStopped if asked to stop.
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
-    torch.set_num_threads(1)
+    set_threads()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
@@ -175,7 +175,7 @@ def train_agent(
 
     Raises StageStopped if asked to stop. `encode=None` leaves the film out.
     """
-    torch.set_num_threads(1)
+    set_threads()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)

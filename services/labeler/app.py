@@ -42,7 +42,7 @@ def healthz() -> dict[str, str]:
 @health.get("/readyz")
 def readyz(service: Service) -> dict[str, str]:
     """Say that the database answers and has its tables, and that broker and store answer."""
-    # One at a time: a server that hangs keeps one thread waiting, however often it is asked after.
+    # One looks at a time, and nobody waits for it long: a server that hangs holds up one look, not all.
     if not service.looking.acquire(timeout=LOOK_S):
         raise Problem(503, "slow", "database, broker and store have not all answered an earlier question yet")
     try:

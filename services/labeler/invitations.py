@@ -152,7 +152,6 @@ def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
     with service.database.write() as session:
         if session.get(Labeler, labeler_id) is None:
             raise Problem(404, "unknown", f"there is no labeler {labeler_id}")
-        ended = sessions.end_all(session, labeler_id)
         nobodys = security.token_sha256(security.new_token())
         session.execute(update(Labeler).where(Labeler.id == labeler_id).values(token_sha256=nobodys))
         open_ones = (Invitation.labeler_id == labeler_id) & Invitation.used_at.is_(None)
@@ -161,6 +160,7 @@ def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
             .where(open_ones, Invitation.revoked_at.is_(None))
             .values(revoked_at=now(session))
         )
+        ended = sessions.end_all(session, labeler_id)  # last: an invitation may just have been redeemed
     service.labelers.forget()
     log.info("the admin shut labeler %s out: %s sessions ended", labeler_id, ended)
     return {"ended": ended}

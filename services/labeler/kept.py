@@ -1,5 +1,6 @@
 """What the labeler service keeps in memory for a moment, so that not every key press asks the database."""
 
+import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ class Kept(Generic[Key, Value]):
     seconds: float
     most: int
     values: dict[Key, tuple[float, Value]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # for who changes it
 
     def get(self, key: Key) -> Value | None:
         """Return what is kept for `key`, None if that is nothing or too old."""
@@ -27,10 +29,11 @@ class Kept(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value) -> Value:
         """Keep `value`."""
-        self.values.pop(key, None)
-        while len(self.values) >= self.most:
-            self.values.pop(next(iter(self.values), key), None)
-        self.values[key] = (time.monotonic(), value)
+        with self.lock:
+            self.values.pop(key, None)
+            while len(self.values) >= self.most:
+                self.values.pop(next(iter(self.values)))
+            self.values[key] = (time.monotonic(), value)
         return value
 
     def find(self, key: Key, look_up: Callable[[], Value]) -> Value:
@@ -44,4 +47,5 @@ class Kept(Generic[Key, Value]):
 
     def forget(self) -> None:
         """Keep nothing: something has changed."""
-        self.values.clear()
+        with self.lock:
+            self.values.clear()

@@ -44,14 +44,13 @@ def join(body: NewLabeler, request: Request, response: Response, service: Servic
 def come_back(body: Token, request: Request, response: Response, service: Service) -> None:
     """Log a browser in with a labeler's token: it gets a cookie for the label page."""
     limits.check(service.database, "labeler", request)
-    with service.database.read() as session:
-        query = select(Labeler).where(Labeler.token_sha256 == security.token_sha256(body.token))
-        labeler = session.scalar(query)
-    if labeler is None:
+    query = select(Labeler).where(Labeler.token_sha256 == security.token_sha256(body.token))
+    with service.database.write() as session:  # locked: who is shut out meanwhile does not get in
+        labeler = session.scalar(query.with_for_update())
+        cookie = sessions.log_in_labeler(session, labeler) if labeler else ""
+    if not cookie:
         limits.failed(service.database, "labeler", request)
         raise Problem(401, "no_labeler", "that is not a token of anybody here")
-    with service.database.write() as session:
-        cookie = sessions.log_in_labeler(session, labeler)
     sessions.set_cookie(request, response, security.LABELER_COOKIE, cookie)
 
 

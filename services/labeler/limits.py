@@ -64,7 +64,7 @@ def _refuse_if_full(session: Session, door: Door, client: str, moment: datetime)
     lately = select(FailedLogIn.at).where(FailedLogIn.door == door, FailedLogIn.at > moment - WINDOW)
     lately = lately.order_by(FailedLogIn.at.desc())
     oldest = session.scalar(lately.where(FailedLogIn.address == client).offset(FROM_ONE - 1).limit(1))
-    # The operator at the machine itself gets in whatever comes from elsewhere.
+    # At the machine itself the operator gets in whatever was tried from elsewhere.
     if oldest is None and client not in ("127.0.0.1", "::/64"):
         oldest = session.scalar(lately.offset(FROM_ALL - 1).limit(1))
     if oldest is not None:

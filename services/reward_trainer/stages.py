@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from services import weights
 from services.agent_trainer.clips import unpack_npz
 from services.reward_trainer import reward_model
-from services.torch_setup import device
+from services.torch_setup import device, set_threads
 from shared import config as configuration
 from shared.jobs import (
     Artifact,
@@ -38,7 +38,7 @@ def train_reward(
 
     ValueError for labels that cannot be trained on, StageStopped if asked to stop.
     """
-    torch.set_num_threads(1)
+    set_threads()
     config = configuration.parse(job.config)
     if not job.labels:
         raise ValueError(
