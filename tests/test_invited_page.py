@@ -48,9 +48,7 @@ def test_from_the_admins_page_by_a_link_and_a_name_to_the_label_page(gate: Gate,
     ada = visit(adas, link, errors)
     ada.get_by_label("Your name").fill("Ada")
     ada.get_by_role("button", name="Begin").click()
-    expect(ada.locator(".pair.current.seen")).to_have_count(
-        1, timeout=15_000
-    )  # to be answered
+    expect(ada.locator(".pair.current.seen")).to_have_count(1, timeout=15_000)  # to be answered
     assert ada.url == f"{gate.url}/label/shapes"
     expect(ada.locator("#who")).to_have_text("Ada")
     assert ada.evaluate("document.cookie") == ""
