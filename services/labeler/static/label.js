@@ -3,25 +3,20 @@
 import { call, sleep, uuid, whoAmI } from "./api.js";
 import { listen } from "./events.js";
 import { Films } from "./films.js";
+import { DIALOGS, onActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
-import { drawTraining, percentOf } from "./training.js";
+import { drawTraining } from "./training.js";
+import { drawHead, drawTitle, drawView, flash } from "./views.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
 const LOCKED = "First watch both clips once.";
 const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
-const KEYS = {
-  ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", "=": "tie", ArrowDown: "incomparable",
-  s: "skip", S: "skip", " ": "pause", Backspace: "undo", "?": "help", h: "instructions", H: "instructions",
-  ",": "back", ".": "forward", "<": "slower", ">": "faster", l: "recent", L: "recent",
-};
-const DIALOGS = ["help", "instructions", "recent"];
-const REPEATABLE = ["pause", "back", "forward", ...DIALOGS];
 
 const $ = (id) => document.getElementById(id);
 const { experiment, lease } = document.body.dataset;
@@ -261,61 +256,28 @@ function currentView() {
   return "grace";
 }
 
-const NOTES = {
-  loading: ["One moment", "Looking for clips."],
-  sending: ["One moment", "Your answers are on their way."],
-  waiting: ["Nothing for you just now", "The rest of this batch is with other labelers. What they give back comes up here."],
-  grace: ["Batch complete", "Thank you! The agent is about to learn from it."],
-  paused: ["Paused", "Labeling goes on when the operator resumes this experiment."],
-  failed: ["Something went wrong", "Training failed. The operator sees why and can try again; no answer is lost."],
-  ended: ["This experiment has ended", "Thank you for every answer."],
-};
-
 function render() {
   if (!status) return;
   const before = view;
   view = currentView();
-  document.body.dataset.view = view;
   const labeling = view === "labeling";
-  $("view-labeling").hidden = !labeling;
-  $("view-training").hidden = view !== "training";
-  $("view-note").hidden = !(view in NOTES);
-  if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
-  $("note-undo").hidden = !(history.length && (view === "grace" || view === "waiting"));
-  $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
+  drawView(view, status, history.length > 0);
   films.setVisible(!$("films-area").hidden);
   if (!$("films-area").hidden) films.update(status.rounds);
   if (view === "training") {
     waited = true;
     drawTraining($("view-training"), status);
   }
-  if (view === "grace") countDown(status.final_in_s);
-  else counting = null;
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
-  drawHead();
-  drawTitle();
-}
-
-function drawHead() {
-  const inBatch = status.round_state === "labeling";
-  const given = status.given + outbox.count("answer") - outbox.count("undo"); // as it will be in a moment
-  $("round").textContent = `Round ${status.round} of ${status.of}`;
-  $("batch").hidden = !inBatch;
-  $("batch").max = status.wanted || 1;
-  $("batch").value = given;
-  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
-  $("mine").textContent = `You: ${me.labels}`;
-  $("undo").disabled = !history.length;
-  $("pause-word").textContent = playing ? "Pause" : "Play";
-  $("steps").hidden = playing;
-  $("speed").textContent = `${speed.value}×`;
-  const locked = Boolean(queue[0]?.locked);
-  for (const button of document.querySelectorAll(".answers button")) button.setAttribute("aria-disabled", locked);
-}
-
-function drawTitle() {
-  const words = { training: `Training ${percentOf(status)} %`, paused: "Paused", ended: "Ended" };
-  document.title = `${fresh ? "● New clips" : words[view] ?? "Label"} · Lockstep`;
+  drawHead(status, {
+    given: status.given + outbox.count("answer") - outbox.count("undo"),
+    mine: me.labels,
+    undoable: history.length > 0,
+    playing,
+    speed: speed.value,
+    locked: Boolean(queue[0]?.locked),
+  });
+  drawTitle(view, status, fresh);
 }
 
 function announceBatch() {
@@ -324,41 +286,9 @@ function announceBatch() {
   say("New clips are here");
 }
 
-// The server says once how long is left; what it says later begins the count anew.
-let counting = null;
-function countDown(seconds) {
-  if (seconds === counting) return;
-  counting = seconds;
-  const bar = $("note-countdown");
-  bar.hidden = seconds === null;
-  bar.getAnimations().forEach((one) => one.cancel());
-  if (seconds === null) return;
-  bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
-}
-
-function flash(action) {
-  document.querySelector(`.answers [data-action="${action}"]`)?.animate(
-    [{ filter: "brightness(1.35)" }, { filter: "none" }], { duration: 250 },
-  );
-}
-
 // ------------------------------------------------------------------------------ begin
 
-addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
-  const action = KEYS[event.key];
-  if (!action || (event.key === " " && event.target.matches("button, a"))) return;
-  const open = document.querySelector("dialog[open]");
-  if (open && open.id !== action) return;
-  event.preventDefault();
-  if (!event.repeat || REPEATABLE.includes(action)) act(action);
-});
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-action]");
-  if (!button) return;
-  if (event.detail) button.blur(); // after a click, the space bar means pause again
-  act(button.dataset.action);
-});
+onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   activeAt = performance.now();
