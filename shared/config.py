@@ -68,6 +68,20 @@ class LabelsConfig(Section):
     undo_grace_s: float = Field(
         5, ge=0, le=86_400, description="seconds after a person's last answer in which it can still be undone"
     )
+    practice: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="practice pairs a person does before the first real one, out of earlier rounds; told "
+        "afterwards what most people answered",
+    )
+    repeats: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of a person's answers that are asked for again unannounced, to see whether they "
+        "agree with themselves; no labels",
+    )
     instructions: str = Field(
         "Which clip is closer to what you want the agent to do?",
         description="what labelers are told (Markdown)",

@@ -12,7 +12,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from shared.export import ROUND_COLUMNS, ExportError, clip_rows, preference_lines, round_rows
+from shared.export import (
+    ROUND_COLUMNS,
+    ExportError,
+    aside_lines,
+    clip_rows,
+    preference_lines,
+    round_rows,
+)
 from shared.models import Experiment
 
 CARD = """---
@@ -29,7 +36,7 @@ configs:
   data_files: clips.parquet
 - config_name: rounds
   data_files: rounds.parquet
----
+{more_configs}---
 
 # Preferences of the experiment {name}
 
@@ -46,12 +53,22 @@ Lockstep. Labelers were asked:
 | `clips/*.npz`, `clips/*.mp4` | observations [T + 1, ...] and actions [T, ...]; what labelers saw |
 | `agents/`, `reward_models/` | the weights of every round, safetensors |
 | `config.json` | the configuration of the experiment |
-
+{more_files}
 `imported_from` names the experiment in which an answer was given first, if it was taken over from one; such
 answers stand in round 0. `ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means
 that the clips cannot be compared. Clip `shown[i]` stood at place i, from the left. Labelers are named as they
 named themselves: change that before you publish, if they did not agree to it.
 """
+
+
+# Where somebody practised or was asked twice; a table without a row would only be in the way.
+ASIDES_CONFIG = """- config_name: asides
+  data_files: asides.parquet
+"""
+ASIDES_FILE = (
+    "| `asides.parquet` | answers that are no labels: of practice, or to a comparison that the labeler "
+    "was asked once more (`repeat`) |\n"
+)
 
 
 def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
@@ -84,6 +101,11 @@ def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
             for column in ("answered_at", "withdrawn_at"):
                 row[column] = datetime.fromisoformat(row[column]) if row[column] else None
         write(folder / "preferences.parquet", PREFERENCE_COLUMNS, answers)
+        asides = aside_lines(session, experiment.id)
+        for row in asides:
+            row["answered_at"] = datetime.fromisoformat(row["answered_at"])
+        if asides:
+            write(folder / "asides.parquet", ASIDE_COLUMNS, asides)
         write(folder / "clips.parquet", CLIP_COLUMNS, clips)
         write(folder / "rounds.parquet", ROUND_COLUMNS, round_rows(session, experiment.id))
         about = {
@@ -92,6 +114,8 @@ def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
             "answers": len(answers),
             "labelers": len({row["labeler"] for row in answers}),
             "clips": len(clips),
+            "more_configs": ASIDES_CONFIG if asides else "",
+            "more_files": ASIDES_FILE if asides else "",
             "env_id": experiment.config["env_id"],
             "instructions": experiment.config["labels"]["instructions"].strip().replace("\n", "\n> "),
         }
@@ -103,5 +127,9 @@ def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
 PREFERENCE_COLUMNS = (
     "id", "round", "comparison", "clips", "ranks", "incomparable", "shown", "held_out", "labeler",
     "labeler_kind", "imported_from", "seconds", "answered_at", "withdrawn_at",
+)  # fmt: skip
+ASIDE_COLUMNS = (
+    "kind", "round", "comparison", "clips", "ranks", "incomparable", "shown", "labeler", "seconds",
+    "answered_at",
 )  # fmt: skip
 CLIP_COLUMNS = ("clip", "round", "steps", "fps", "npz", "npz_sha256", "mp4", "mp4_sha256")

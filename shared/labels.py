@@ -154,12 +154,12 @@ def answer(
         session, comparison, labeler, preference_id
     )
     if existing is not None:
-        ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, to_list(order))
+        ranks = None if shown_ranks is None else ranks_of_clips(shown_ranks, to_list(order))
         if (of_comparison, of_labeler, to_list(stored)) != (comparison_id, labeler.id, ranks):
             raise LabelError("conflict", "an answer with this id, but another content, has been given")
         return comparison.round_id
     shown = _check_hold(comparison, *hold)
-    ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, shown)
+    ranks = None if shown_ranks is None else ranks_of_clips(shown_ranks, shown)
     sql.take(
         session,
         preference=preference_id,
@@ -319,7 +319,7 @@ def _claimed(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed
     return Claimed(comparison.id, comparison.round_number, clip_ids, to_moment(expires_at))
 
 
-def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
+def ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
     """Turn ranks by place on the page into ranks by clip, closing gaps: [4, 9, 4] becomes [0, 1, 0]."""
     if len(shown_ranks) != len(shown):
         raise LabelError("malformed", f"an answer about {len(shown)} clips needs {len(shown)} ranks")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from services.labeler import answers, report, statistics
-from services.labeler.answers import Answer
+from services.labeler.answers import Answer, Repeat
 from shared.config import ExperimentConfig
 from shared.models import Experiment
 from shared.states import STAGES
@@ -47,6 +47,7 @@ def charts(session: Session, experiment: Experiment) -> list[Chart]:
     return [
         returns(rounds), reward_model(rounds), calibration(rounds), agent(rounds), pace(here),
         answer_mix(given), agreement(given), throughput(rounds, config),
+        *consistency(answers.repeats(session, experiment.id), config.labels.repeats),
     ]  # fmt: skip
 
 
@@ -199,6 +200,28 @@ def agreement(given: list[Answer]) -> Chart:
         else f"Krippendorff's alpha (left, tie, right as an order) is {alpha:.2f}: 1 is perfect, 0 is chance."
     )
     return chart
+
+
+def consistency(repeats: list[Repeat], share: float) -> list[Chart]:
+    """How far each labeler agrees with themselves; no chart where nobody is asked twice."""
+    if not repeats and not share:
+        return []
+    found = statistics.self_agreement((one.labeler, one.first, one.again) for one in repeats)
+    asked = Counter(one.labeler for one in repeats)
+    rows: list[list[Cell]] = [
+        [name, asked[name], same, of, same / of if of else None] for name, (same, of) in found.items()
+    ]
+    columns = ["labeler", "asked twice", "same order", "orders", "same answer"]
+    chart = Chart("consistency", "Agreement with oneself", columns, rows, ["same answer"], "bars", "share")
+    if not repeats:
+        chart.says.append("Nobody has answered a comparison twice yet.")
+        return [chart]
+    same, of = (sum(column) for column in zip(*found.values(), strict=True))
+    chart.says.append(
+        f"Asked once more, with the clips in another order, labelers answered as before in {same} of {of} "
+        f"cases ({same / of:.0%}). The second answers are no labels."
+    )
+    return [chart]
 
 
 def throughput(rounds: list[dict[str, Any]], config: ExperimentConfig) -> Chart:

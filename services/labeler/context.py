@@ -16,6 +16,7 @@ from services.labeler.live import Live
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, ClipView
 from services.labeler.tally import Tally
+from shared.asides import Terms
 from shared.broker import Broker
 from shared.config import NAME_PATTERN
 from shared.database import Database
@@ -37,6 +38,7 @@ class Context:
     broker: Broker
     live: Live
     tally: Tally = field(default_factory=Tally)
+    terms: Kept[str, Terms] = field(default_factory=lambda: Kept(math.inf, 1000))  # by experiment, for good
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from services.labeler import limits, security, sessions
+from services.labeler import answers, limits, security, sessions
 from services.labeler.context import Context, PathId, RequireAdmin, Service
 from services.labeler.labelers import add_person, me
 from services.labeler.problems import Problem
@@ -132,12 +132,15 @@ def list_labelers(service: Service) -> list[LabelerSeen]:
         used = select(func.max(BrowserSession.used_at)).where(*live).scalar_subquery()
         here = select(Labeler, given, browsers, used).where(Labeler.imported_from.is_(None))
         rows = session.execute(here.order_by(Labeler.name)).all()
+        twice = answers.repeats_by_labeler(session)
     return [
         LabelerSeen(
             id=one.id,
             name=one.name,
             kind=one.kind,
             labels=labels,
+            repeats=twice.get(one.id, (0, 0))[1],
+            repeated=twice.get(one.id, (0, 0))[0],
             sessions=count,
             used_at=last,
             created_at=one.created_at,

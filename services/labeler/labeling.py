@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.labeler import handles, repeats
 from services.labeler.context import (
     Context,
     CurrentLabeler,
@@ -58,7 +59,8 @@ async def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, 
             wanted=wanted,
         )
 
-    return await wrap_future(service.database.submit(work))
+    claims = await wrap_future(service.database.submit(work))
+    return await repeats.mix_in(service, name, labeler, body.count, claims, _view)
 
 
 @router.get("/experiments/{name}/preferences")
@@ -84,13 +86,18 @@ def own_answers(name: ExperimentName, labeler: CurrentLabeler, service: Service)
             ranks = None if one.ranks is None else [one.ranks[index] for index in one.shown]
             claimed = labels.Claimed(comparison.id, round_.number, clip_ids, expires_at)
             view = _view(service, session, claimed)
-            answers.append(OwnAnswer(id=one.id, ranks=ranks, comparison=view))
-        return OwnAnswers(frozen=round_.state != RoundState.LABELING, answers=answers)
+            answers.append((one.answered_at, OwnAnswer(id=one.id, ranks=ranks, comparison=view)))
+        own_view = partial(_view, service, session)
+        last = repeats.last_answers(session, labeler, answers, LAST_ANSWERS, own_view)
+        return OwnAnswers(frozen=round_.state != RoundState.LABELING, answers=last)
 
 
 @router.post("/comparisons/{comparison_id}/renew")
 def renew(comparison_id: PathId, labeler: CurrentLabeler, service: Service) -> Renewed:
     """Keep a comparison for another lease."""
+    comparison_id, again = handles.opened(labeler.id, comparison_id)
+    if again:
+        return repeats.renew(service, comparison_id, labeler)
     with service.database.write() as session:
         return Renewed(expires_at=labels.renew(session, comparison_id, labeler))
 
@@ -98,8 +105,11 @@ def renew(comparison_id: PathId, labeler: CurrentLabeler, service: Service) -> R
 @router.post("/comparisons/{comparison_id}/skip", status_code=204)
 def skip(comparison_id: PathId, labeler: CurrentLabeler, service: Service) -> None:
     """Give a comparison back unanswered."""
+    comparison_id, again = handles.opened(labeler.id, comparison_id)
+    if again:
+        return repeats.skip(service, comparison_id, labeler)
     with service.database.write() as session:
-        labels.skip(session, comparison_id, labeler)
+        return labels.skip(session, comparison_id, labeler)
 
 
 @router.put("/preferences/{preference_id}")
@@ -111,6 +121,12 @@ async def answer(
     background: BackgroundTasks,
 ) -> Counted:
     """Take an answer. The client makes the id, so sending it again changes nothing."""
+    is_sealed = body.comparison >= handles.SEALED
+    if is_sealed:
+        comparison_id, again = handles.opened(labeler.id, body.comparison)
+        body = body.model_copy(update={"comparison": comparison_id})
+        if again:
+            return await run_in_threadpool(repeats.answer, service, str(preference_id), body, labeler)
     try:
         counted, round_id = await _answer(service, str(preference_id), body, labeler)
     except labels.LabelError as error:
@@ -118,6 +134,8 @@ async def answer(
             raise
         # The same answer may have been on its way twice; now that the other is stored, look again.
         counted, round_id = await _answer(service, str(preference_id), body, labeler)
+    if is_sealed:
+        await run_in_threadpool(repeats.draw, service, body.comparison, labeler)
     if counted.given >= counted.wanted:
         await run_in_threadpool(_close, service, round_id, labeler, background)
     return counted
@@ -127,7 +145,14 @@ async def answer(
 def undo(preference_id: UUID, labeler: CurrentLabeler, service: Service) -> ComparisonView:
     """Withdraw an answer; its comparison is the labeler's again."""
     with service.database.write() as session:
-        return _view(service, session, labels.undo(session, str(preference_id), labeler))
+        try:
+            claimed = labels.undo(session, str(preference_id), labeler)
+        except labels.LabelError as error:
+            if error.reason != "unknown":
+                raise
+        else:
+            return repeats.seal(session, labeler, _view(service, session, claimed))
+    return repeats.undo(service, str(preference_id), labeler, _view)
 
 
 def clip_view(clip_id: int, sha256: str, steps: int, fps: float) -> ClipView:
