@@ -143,8 +143,10 @@ def draw_repeat(session: Session, terms: Terms, comparison_id: int, labeler: Lab
     session.add(_aside(session, REPEAT, comparison_id, labeler, shown))
 
 
-def due_repeat(session: Session, terms: Terms, comparison_id: int, labeler: Labeler) -> Claimed | None:
-    """Return the repeat that may be asked now of a labeler who holds that comparison, if one may."""
+def due_repeat(
+    session: Session, terms: Terms, comparison_id: int, labeler: Labeler
+) -> tuple[Claimed, bool] | None:
+    """Return the repeat to ask now of who holds that comparison, and whether they have it in hand already."""
     query = (
         select(Aside, Comparison, Round, Preference.answered_at)
         .join(Comparison, Aside.comparison_id == Comparison.id)
@@ -155,17 +157,26 @@ def due_repeat(session: Session, terms: Terms, comparison_id: int, labeler: Labe
         )
         .where(Aside.labeler_id == labeler.id, Aside.state == OPEN, Aside.kind == REPEAT)
         .where(Comparison.round_id == _round_of(comparison_id), Preference.withdrawn_at.is_(None))
-        .order_by(Aside.id)
+        .order_by(Aside.asked_at.is_(None), Aside.id)
         .limit(1)
     )
     found = session.execute(query).first()
     if found is None:
         return None
     aside, comparison, round_, answered_at = found
-    later = (Preference.labeler_id == labeler.id) & (Preference.answered_at > answered_at)
-    given = session.scalars(select(func.count()).where(later, Preference.withdrawn_at.is_(None))).one()
+    if aside.asked_at is None:
+        later = (Preference.labeler_id == labeler.id) & (Preference.answered_at > answered_at)
+        given = session.scalars(select(func.count()).where(later, Preference.withdrawn_at.is_(None))).one()
+        if given < APART:
+            return None
     until = now(session) + timedelta(seconds=terms.lease_s)
-    return _claimed(aside, comparison, round_, until) if given >= APART else None
+    return _claimed(aside, comparison, round_, until), aside.asked_at is not None
+
+
+def hand_out_repeat(session: Session, comparison_id: int, labeler: Labeler) -> None:
+    """Note that a labeler has a repeat in hand from now on."""
+    aside, _, _ = _find(session, REPEAT, comparison_id, labeler)
+    aside.asked_at = now(session)
 
 
 def answer_repeat(

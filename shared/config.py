@@ -78,7 +78,7 @@ class LabelsConfig(Section):
     repeats: float = Field(
         0.0,
         ge=0,
-        le=0.5,
+        le=1,
         description="share of a person's answers that are asked for again unannounced, to see whether they "
         "agree with themselves; no labels",
     )

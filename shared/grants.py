@@ -65,7 +65,7 @@ GRANTS: dict[str, dict[str, str]] = {
         WORKER: "SELECT",
     },
     # Practice and repeats are no labels: nobody who trains, or closes a round, sees them.
-    "asides": {LABELER: "SELECT, INSERT, UPDATE (state, answer_id, ranks, seconds, answered_at)"},
+    "asides": {LABELER: "SELECT, INSERT, UPDATE (state, asked_at, answer_id, ranks, seconds, answered_at)"},
     # Who is let in is the labeler service's business alone.
     "invitations": {LABELER: "SELECT, INSERT, UPDATE (used_at, revoked_at, labeler_id)"},
     "sessions": {LABELER: "SELECT, INSERT, UPDATE (used_at, expires_at), DELETE"},

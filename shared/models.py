@@ -342,6 +342,7 @@ class Aside(Base):
     state: Mapped[str] = mapped_column(String(10))  # open, answered, skipped
     shown: Mapped[list[int]]  # the order in which the clips are shown, as in a lease
     created_at: Mapped[datetime]  # when it was decided to ask
+    asked_at: Mapped[datetime | None]  # when it was first handed out, if it is a repeat
     answer_id: Mapped[str | None] = mapped_column(String(36))  # the client's, so resending is harmless
     ranks: Mapped[list[int] | None]  # the answer, as in a preference; None: cannot be compared
     seconds: Mapped[float | None]  # from shown to answered, as the client measured it

@@ -43,7 +43,9 @@ def draw(database: Database, labeler: Labeler, comparison_id: int, **changes: An
 
 def due(database: Database, labeler: Labeler, comparison_id: int) -> Claimed | None:
     with database.read() as session:
-        return asides.due_repeat(session, terms(), comparison_id, labeler)
+        found = asides.due_repeat(session, terms(), comparison_id, labeler)
+        assert found is None or not found[1]
+        return found[0] if found else None
 
 
 def repeat(

@@ -17,6 +17,9 @@ from shared.asides import Terms
 from shared.labels import Claimed
 from shared.models import Labeler
 
+# Comparisons that a labeler holds when a repeat comes among them: the answer to one may be on its way, one may
+# be on show, and the repeat comes before the third.
+IN_HAND = 3
 View = Callable[[Context, Session, Claimed], ComparisonView]  # how a comparison is shown, but for its handle
 
 
@@ -31,13 +34,13 @@ async def mix_in(
         terms = await run_in_threadpool(_look_up, service, name)
     if not terms.repeats:
         return claims
-    again = await run_in_threadpool(_due, service, terms, claims.comparisons[0].id, labeler, view)
     views = [sealed(one, labeler) for one in claims.comparisons]
-    if again is not None:
-        # Before the last: as long as that one waits, the batch does not end with the repeat on show. Where it
-        # finds no room now, it is handed out the next time: the labeler holds it already.
-        views = [*views[:-1], again, *views[-1:]][:count]
-    return claims.model_copy(update={"comparisons": views})
+    found = await run_in_threadpool(_due, service, terms, claims.comparisons, labeler, view)
+    if found is not None:
+        again, is_held = found
+        # Before the last: as long as that one waits, the batch does not end with the repeat on show.
+        views = [again, *views] if is_held else [*views[:-1], again, *views[-1:]]
+    return claims.model_copy(update={"comparisons": views[:count]})
 
 
 def draw(service: Context, comparison_id: int, labeler: Labeler) -> None:
@@ -116,11 +119,19 @@ def _asks(session: Session, comparison_id: int, labeler: Labeler) -> bool:
 
 
 def _due(
-    service: Context, terms: Terms, comparison_id: int, labeler: Labeler, view: View
-) -> ComparisonView | None:
+    service: Context, terms: Terms, held: list[ComparisonView], labeler: Labeler, view: View
+) -> tuple[ComparisonView, bool] | None:
+    """Return the repeat to hand out now, if there is one, and whether the labeler has it in hand already."""
     with service.database.read() as session:
-        claimed = asides.due_repeat(session, terms, comparison_id, labeler)
-        return None if claimed is None else sealed(view(service, session, claimed), labeler, again=True)
+        found = asides.due_repeat(session, terms, held[0].id, labeler)
+        if found is None or not (found[1] or len(held) >= IN_HAND):
+            return None
+        claimed, is_held = found
+        again = sealed(view(service, session, claimed), labeler, again=True)
+    if not is_held:
+        with service.database.write() as session:
+            asides.hand_out_repeat(session, claimed.comparison_id, labeler)
+    return again, is_held
 
 
 def _look_up(service: Context, name: str) -> Terms:

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("shown", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("answer_id", sa.String(length=36), nullable=True),
         sa.Column("ranks", sa.JSON(), nullable=True),
         sa.Column("seconds", sa.Double(), nullable=True),
