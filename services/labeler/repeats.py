@@ -17,8 +17,8 @@ from shared.asides import Terms
 from shared.labels import Claimed
 from shared.models import Labeler
 
-# Comparisons that a labeler holds when a repeat comes among them: the answer to one may be on its way, one may
-# be on show, and the repeat comes before the third.
+# Comparisons that a labeler holds when a repeat comes among them: the answer to one may be on its way, one
+# may be on show, and the repeat comes before the third.
 IN_HAND = 3
 View = Callable[[Context, Session, Claimed], ComparisonView]  # how a comparison is shown, but for its handle
 
