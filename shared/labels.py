@@ -41,7 +41,7 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True)
 class Claimed:
-    """A comparison handed to a labeler: the clips in the order they are to be shown, left to right, row by row."""
+    """A comparison handed to a labeler: the clips as they are to be shown, left to right, row by row."""
 
     comparison_id: int
     round_number: int

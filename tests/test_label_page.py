@@ -318,7 +318,7 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
         taken.labels_given = 1
         lease.expires_at = other.created_at
     press(page, "ArrowLeft")
-    expect(page.locator("#toast")).to_contain_text("somebody else has it now")
+    expect(page.locator("#toast")).to_contain_text("somebody else has them now")
     in_view(page, "labeling")
     expect(page.locator("#mine")).to_have_text("You: 0")
 
