@@ -296,11 +296,11 @@ def _take(
 def _check_open(aside: Aside, is_open: bool) -> None:
     """Raise LabelError if nothing is to be answered, in the words that `labels` has for a comparison."""
     if aside.state == ANSWERED:
-        raise LabelError("answered", "you have answered this pair already; undo that answer to change it")
+        raise LabelError("answered", "you have compared these clips already; undo that answer to change it")
     if not is_open:
         raise LabelError("frozen", "this batch is complete and in training: no more answers are taken")
     if aside.state == SKIPPED:
-        raise LabelError("not_yours", "you gave this pair back")
+        raise LabelError("not_yours", "you gave these clips back")
 
 
 def _claimed(aside: Aside, comparison: Comparison, round_: Round, until: datetime) -> Claimed:

@@ -313,7 +313,7 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
     until(lambda: page.locator(".pair.ready").count() == 4, "four pairs")
     lose_lease(site, 0)
     press(page, "ArrowLeft")
-    expect(page.locator("#toast")).to_contain_text("One answer was not taken: your hold on this pair ran out")
+    expect(page.locator("#toast")).to_contain_text("One answer was not taken: your hold on these clips ran out")
     in_view(page, "labeling")
     expect(page.locator("#mine")).to_have_text("You: 0")
     # Back at a machine that slept for an hour: it is said before anybody looks at the pair in vain.
@@ -321,7 +321,7 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
     lost = clip_ids(page)
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 3600 * 1000; }")
     page.mouse.move(200, 200)
-    expect(page.locator("#toast")).to_contain_text("Here is another pair: your hold on this pair ran out")
+    expect(page.locator("#toast")).to_contain_text("Here are other clips: your hold on these clips ran out")
     assert clip_ids(page) != lost
 
 
@@ -342,7 +342,7 @@ def test_a_clip_that_is_gone_is_said_and_can_be_passed(site: Site) -> None:
         (site.scene.settings.data_dir / "store" / key).unlink()
     page = site.open()
     in_view(page, "labeling")
-    expect(page.locator(".pair.current .failure")).to_contain_text("This pair cannot be shown")
+    expect(page.locator(".pair.current .failure")).to_contain_text("These clips cannot be shown")
     page.keyboard.press("ArrowLeft")  # nobody can prefer what nobody saw
     page.keyboard.press("ArrowDown")
     expect(page.locator(".pair.current .failure")).to_be_hidden()

@@ -10,6 +10,7 @@ import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
 import { Practice } from "./practice.js";
 import { inWords, Recent } from "./recent.js";
+import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
@@ -17,11 +18,11 @@ import { drawTraining } from "./training.js";
 import { drawHead, drawTitle, drawView, flash } from "./views.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
-const LOCKED = "First watch both clips once.";
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
 
 const $ = (id) => document.getElementById(id);
-const { experiment, lease, practice: offered } = document.body.dataset;
+const { experiment, lease, clips, practice: offered } = document.body.dataset;
+const LOCKED = `First watch ${clips > 2 ? "all" : "both"} clips once.`;
 const stage = $("stage");
 const films = new Films($("films"));
 const speed = new Speed();
@@ -69,10 +70,12 @@ function act(action) {
 
 function settle(action) {
   const pair = queue[0];
-  if (action !== "skip" && pair.locked) return pair.isReady ? say(playing ? LOCKED : `${LOCKED} Space plays them.`) : undefined;
+  if (action !== "skip" && tooEarly(pair)) return undefined;
   if (pair.failure && !["skip", "incomparable"].includes(action)) return undefined;
+  const ranks = ranker && !["skip", "incomparable"].includes(action) ? ranker.take(action) : RANKS[action];
+  if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
-  if (practice.on) return practice.answer(pair, action, RANKS[action], seconds);
+  if (practice.on) return practice.answer(pair, action, ranks, seconds);
   queue.shift();
   pair.hide();
   show(); // first of all the next pair
@@ -84,19 +87,29 @@ function settle(action) {
     say("Skipped");
   } else {
     const id = uuid();
-    outbox.add({ kind: "answer", id, comparison: pair.id, ranks: RANKS[action], seconds });
+    outbox.add({ kind: "answer", id, comparison: pair.id, ranks, seconds });
     history.at(-1)?.pair?.destroy();
     if (history.length) delete history.at(-1).pair;
     history.push({ id, action, comparison, pair });
     me.labels += 1;
     pace.answered();
-    say(inWords(RANKS[action]));
+    say(inWords(ranks));
   }
   render();
   return refill();
 }
 
+// Says so if the clips on show cannot be judged yet.
+function tooEarly(pair) {
+  if (pair.locked && pair.isReady) say(playing ? LOCKED : `${LOCKED} Space plays them.`);
+  return pair.locked;
+}
+
 function undo() {
+  if (view === "labeling" && queue[0].ranking?.back()) {
+    say("Taken back");
+    return render();
+  }
   const last = history.at(-1);
   if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
   return takeBack(last);
@@ -109,9 +122,10 @@ function takeBack({ id, comparison, pair }) {
   me.labels -= 1;
   pace.undone();
   queue[0]?.hide();
+  if (pair) pair.ranking = null;
   queue.unshift(pair ?? new Pair(comparison, stage, render));
   show();
-  say("Undone: answer this pair again");
+  say("Undone: answer this one again");
   return render();
 }
 
@@ -253,7 +267,7 @@ function drop(...pairs) {
 
 function onLost(pair, problem) {
   if (!queue.includes(pair)) return;
-  if (pair === queue[0]) say(`Here is another pair: ${problem.message}.`, true);
+  if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
   drop(pair);
   render();
 }
@@ -277,7 +291,8 @@ function render() {
   const before = view;
   view = currentView();
   const labeling = view === "labeling";
-  drawView(view, status, history.length > 0);
+  const undoable = history.length > 0 || Boolean(queue[0]?.ranking?.earlier.length);
+  drawView(view, status, undoable);
   films.setVisible(!$("films-area").hidden);
   if (!$("films-area").hidden) films.update(status.rounds);
   if (view === "training") {
@@ -290,11 +305,12 @@ function render() {
     given: status.given + ($("offline").hidden ? 0 : outbox.count("answer") - outbox.count("undo")),
     mine: me.labels,
     pace: pace.value,
-    undoable: history.length > 0,
+    undoable,
     playing,
     speed: speed.value,
     locked: Boolean(queue[0]?.locked),
   });
+  ranker?.draw(queue[0]?.locked);
   practice.draw();
   drawTitle(view, status, fresh);
 }
@@ -307,6 +323,11 @@ function announceBatch() {
 
 // ------------------------------------------------------------------------------ begin
 
+const ranker = clips > 2 ? new Ranker(Number(clips), {
+  current: () => queue[0],
+  mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
+  changed: render,
+}) : null;
 onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;

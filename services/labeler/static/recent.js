@@ -1,11 +1,13 @@
 // The labeler's last answers of this batch, each of which can be taken back while the batch is open.
 
 import { call } from "./api.js";
+import { inOrder, tiersOf } from "./ranking.js";
 
 const MOST = 10;
 
 export function inWords(ranks) {
   if (ranks === null) return "Cannot compare";
+  if (ranks.length > 2) return new Set(ranks).size === 1 ? "All equal" : `Best first: ${inOrder(tiersOf(ranks))}`;
   const [left, right] = ranks;
   return left === right ? "Equal" : left < right ? "Left is better" : "Right is better";
 }
@@ -42,19 +44,20 @@ export class Recent {
     this.note.textContent = told.frozen
       ? "This batch is complete and in training: its answers are final."
       : answers.length
-        ? "The newest first. Change one, and its pair comes up again."
+        ? "The newest first. Change one, and its clips come up again."
         : "You have given no answer in this batch yet.";
-    if (!told.frozen) this.list.replaceChildren(...answers.slice(0, MOST).map((one) => this.#row(one)));
+    if (!told.frozen) this.list.replaceChildren(...answers.slice(0, MOST).map((one, place) => this.#row(one, place)));
   }
 
-  #row(answer) {
+  #row(answer, place) {
+    const which = place ? `${place + 1} answers ago` : "the last answer";
     const row = document.createElement("li");
     const words = document.createElement("span");
-    words.textContent = `Pair ${answer.comparison.id}: ${inWords(answer.ranks)}`;
+    words.textContent = `${which[0].toUpperCase()}${which.slice(1)}: ${inWords(answer.ranks)}`;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Change";
-    button.setAttribute("aria-label", `Change the answer about pair ${answer.comparison.id}`);
+    button.setAttribute("aria-label", `Change ${place ? "what you said " : ""}${which}`);
     button.addEventListener("click", () => this.change(answer));
     row.append(words, button);
     return row;

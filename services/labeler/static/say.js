@@ -1,10 +1,14 @@
-// A word to the labeler: seen for a moment, and read out by a screen reader.
+// A word to the labeler: seen for a moment, and read out by a screen reader. `tell`: read out alone.
 
 const $ = (id) => document.getElementById(id);
 
 let toastTimer;
-export function say(text, loud = false) {
+export function tell(text) {
   $("live").textContent = text;
+}
+
+export function say(text, loud = false) {
+  tell(text);
   $("toast").textContent = text;
   $("toast").classList.toggle("loud", loud);
   $("toast").classList.add("shown");
