@@ -2,7 +2,6 @@
 
 import { call, sleep, uuid, whoAmI } from "./api.js";
 import { listen } from "./events.js";
-import { Films } from "./films.js";
 import { DIALOGS, onActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
@@ -10,8 +9,8 @@ import { inWords, Recent } from "./recent.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
-import { drawTraining } from "./training.js";
 import { drawHead, drawTitle, drawView, flash } from "./views.js";
+import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
 const LOCKED = "First watch both clips once.";
@@ -21,7 +20,7 @@ const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
 const $ = (id) => document.getElementById(id);
 const { experiment, lease } = document.body.dataset;
 const stage = $("stage");
-const films = new Films($("films"));
+const waiting = new Waiting(experiment);
 const speed = new Speed();
 
 let me = null;
@@ -34,18 +33,17 @@ let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
 let activeAt = performance.now();
-let waited = false; // for a batch, while the agent trained
-let fresh = false; // a batch has come that nobody has looked at yet
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
 
 function act(action) {
   activeAt = performance.now();
-  fresh = false;
+  waiting.looked();
   if (action === "recent" && !$("recent").open) recent.draw();
   if (DIALOGS.includes(action)) return $(action).open ? $(action).close() : $(action).showModal();
   if (action === "undo") return undo();
+  if (action === "pause" && waiting.hasFilms) return waiting.toggle();
   if (view !== "labeling") return undefined;
   if (action === "pause") return pause();
   if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
@@ -139,6 +137,7 @@ function show() {
 async function refill() {
   const missing = AHEAD - queue.length;
   if (claiming || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  if (waiting.called && document.hidden) return; // who was called takes no pairs from others before they are back
   claiming = true;
   const sentAt = performance.now();
   const count = Math.min(10, AHEAD + outbox.pending.size);
@@ -161,20 +160,21 @@ async function refill() {
   for (const comparison of came) queue.push(new Pair(comparison, stage, render));
   if (wasEmpty && queue.length) {
     show();
-    if (waited) announceBatch();
+    waiting.callBack();
   }
   return render();
 }
 
 function onStatus(news) {
-  const moved = status && (news.round !== status.round || news.round_state !== status.round_state);
+  const moved = status && (news.batch !== status.batch || news.round_state !== status.round_state);
   status = news;
   if (moved || status.round_state !== "labeling") {
     if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
-    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.round !== status.round) : queue;
+    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.batch !== status.batch) : queue;
     for (const pair of stale) drop(pair);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
+  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
   refill();
   render();
 }
@@ -262,12 +262,7 @@ function render() {
   view = currentView();
   const labeling = view === "labeling";
   drawView(view, status, history.length > 0);
-  films.setVisible(!$("films-area").hidden);
-  if (!$("films-area").hidden) films.update(status.rounds);
-  if (view === "training") {
-    waited = true;
-    drawTraining($("view-training"), status);
-  }
+  waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead(status, {
     given: status.given + outbox.count("answer") - outbox.count("undo"),
@@ -277,13 +272,7 @@ function render() {
     speed: speed.value,
     locked: Boolean(queue[0]?.locked),
   });
-  drawTitle(view, status, fresh);
-}
-
-function announceBatch() {
-  waited = false;
-  fresh = true;
-  say("New clips are here");
+  drawTitle(view, status, waiting.called);
 }
 
 // ------------------------------------------------------------------------------ begin
@@ -292,7 +281,8 @@ onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   activeAt = performance.now();
-  fresh = false;
+  waiting.looked();
+  refill();
   render();
 });
 addEventListener("pointermove", () => (activeAt = performance.now()), { passive: true });
