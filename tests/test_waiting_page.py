@@ -43,8 +43,8 @@ def live_through(site: Site, rounds: int) -> None:
             site.scene.collect()
 
 
-def label_the_batch(site: Site, page: Page) -> None:
-    """Answer all of the batch as this page's labeler, faster than its keys allow."""
+def label_until(page: Page, view: str) -> None:
+    """Answer what this page's labeler is given, faster than its keys allow, until the page shows `view`."""
     in_view(page, "labeling")
     page.evaluate(
         """async () => {
@@ -61,6 +61,11 @@ def label_the_batch(site: Site, page: Page) -> None:
           }
         }"""
     )
+    in_view(page, view)
+
+
+def label_the_batch(site: Site, page: Page) -> None:
+    label_until(page, "labeling")
     until(site.scene.close_labeling, "the end of the grace")
     in_view(page, "training")
 
