@@ -4,9 +4,9 @@ from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.test_label_page import Site, browser, in_view, press, site, until
+from tests.test_label_page import Site, in_view, press, site, until
 
-__all__ = ["browser", "site"]
+__all__ = ["site"]
 
 SIZES = ({"width": 1280, "height": 800}, {"width": 390, "height": 844})
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
