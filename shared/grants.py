@@ -70,6 +70,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "failed_logins": {LABELER: "SELECT, INSERT, DELETE"},
     # The number of a new row is read back when it is written.
     "events": {LABELER: "SELECT, INSERT", COORDINATOR: "SELECT (id), INSERT", WORKER: "SELECT (id), INSERT"},
+    "admin_actions": {LABELER: "SELECT, INSERT"},
 }
 
 

@@ -341,3 +341,16 @@ class Event(Base):
     actor: Mapped[str] = mapped_column(String(120))  # who did it
     at: Mapped[datetime]  # when
     detail: Mapped[dict[str, Any] | None]  # why, in words or values
+
+
+class AdminAction(Base):
+    """Append-only: everything the admin did, with who, when and from where. The database keeps each row."""
+
+    __tablename__ = "admin_actions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]  # when
+    actor: Mapped[str] = mapped_column(String(120))  # who did it
+    address: Mapped[str] = mapped_column(String(45))  # the client's; of IPv6 the network (/64)
+    action: Mapped[str] = mapped_column(String(30))  # what was done
+    about: Mapped[str | None] = mapped_column(String(120))  # to which experiment, labeler or invitation
+    detail: Mapped[dict[str, Any] | None]  # why, in words or values

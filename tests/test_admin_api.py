@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from shared import rounds
 from shared.database import now
@@ -241,3 +243,34 @@ def test_a_thousand_rounds_come_a_page_at_a_time(served: Served) -> None:
     assert "The last rounds" in last
     part = served.admin.get("/api/admin/experiments/shapes?before=500&limit=3").json()
     assert [one["number"] for one in part["rounds"]] == [497, 498, 499]
+
+
+def test_whatever_the_admin_does_is_kept_with_who_when_and_why(served: Served) -> None:
+    admin, path = served.admin, "/api/admin/experiments/shapes"
+    ann = served.ann.get("/api/me").json()["id"]
+    invitation = admin.post("/api/admin/invitations", json={"name": "Eve"}).json()["id"]
+    steps = [
+        admin.delete(f"/api/admin/invitations/{invitation}"),
+        admin.delete(f"/api/admin/labelers/{ann}/sessions"),
+        admin.post(f"{path}/pause"),
+        admin.post(f"{path}/resume"),
+        admin.post(f"{path}/abandon", json={"reason": "the clips are too dark"}),
+    ]
+    assert all(one.is_success for one in steps)
+    assert reason(admin.post(f"{path}/resume"), 409) == "stale_state"  # refused: nothing to be kept
+    acts = admin.get("/api/admin/actions").json()
+    assert [(one["action"], one["about"], one["detail"]) for one in acts[::-1]] == [
+        ("invited", "Eve", {"invitation": invitation, "days": 7}),
+        ("revoked_invitation", "Eve", {"invitation": invitation}),
+        ("ended_sessions", "ann", None),
+        ("paused", "shapes", None),
+        ("resumed", "shapes", None),
+        ("abandoned", "shapes", {"reason": "the clips are too dark"}),
+    ]
+    assert {(one["actor"], one["address"]) for one in acts} == {("admin", "127.0.0.1")}
+    older = admin.get(f"/api/admin/actions?limit=1&about=shapes&before={acts[0]['id']}").json()
+    assert older == [acts[1]]
+    assert "the clips are too dark" in admin.get("/actions?about=shapes").text
+    for change in ("UPDATE admin_actions SET actor = 'nobody'", "DELETE FROM admin_actions"):
+        with pytest.raises(DBAPIError, match="append-only"), served.scene.database.write() as session:
+            session.execute(text(change))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 
 from services import known_environments
-from services.labeler import limits, report, security, sessions
+from services.labeler import audit, limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
@@ -20,7 +20,10 @@ session_router = APIRouter(prefix="/api/admin", tags=["admin"])
 
 log = logging.getLogger(__name__)
 
-ACTOR = "admin"
+ACTOR = audit.ACTOR
+DONE = {
+    "pause": "paused", "resume": "resumed", "finish": "finished", "abandon": "abandoned", "retry": "retried",
+}  # fmt: skip
 Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=0, le=MAX_ID)]
@@ -34,6 +37,8 @@ def log_in(body: Token, request: Request, response: Response, service: Service) 
     if not security.same(body.token, service.secrets.admin_token):
         limits.failed(service.database, "admin", request)
         raise Problem(401, "no_admin", "that is not the admin token")
+    with service.database.write() as session:
+        audit.note(session, request, "logged_in")
     give_cookie(request, response, service)
     log.info("the admin logged in from %s", limits.address(request))
 
@@ -66,7 +71,7 @@ def list_experiments(service: Service, skip: Skip = 0, limit: Limit = 1000) -> l
 
 
 @router.post("/experiments", status_code=201)
-def create(body: NewExperiment, service: Service) -> dict[str, Any]:
+def create(body: NewExperiment, request: Request, service: Service) -> dict[str, Any]:
     """Create an experiment and begin its first round."""
     parsed = config.parse(body.config)
     known_environments.check(parsed.env_id)
@@ -75,6 +80,8 @@ def create(body: NewExperiment, service: Service) -> dict[str, Any]:
         if body.labels_from is not None:
             past = reuse.from_experiment(session, get_experiment(session, body.labels_from), parsed)
         experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin, past)
+        what = {"origin": body.origin, "labels_from": body.labels_from}
+        audit.note(session, request, "created", experiment.name, **what)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer
@@ -106,6 +113,7 @@ def read_events(name: ExperimentName, service: Service, after: After = 0) -> lis
 def act(
     name: ExperimentName,
     action: Literal["pause", "resume", "finish", "abandon", "retry"],
+    request: Request,
     service: Service,
     body: Reason | None = None,
 ) -> dict[str, Any]:
@@ -127,6 +135,8 @@ def act(
             if failed is None:
                 raise Problem(409, "stale_state", f"no round of {name} has failed: there is nothing to retry")
             hints = rounds.retry(session, failed.id, ACTOR)
+        ended = action in ("finish", "abandon")
+        audit.note(session, request, DONE[action], name, reason=reason if ended else None)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import func, select
 
-from services.labeler import admin, diagram, forms, insight, invitations, report, timeline
+from services.labeler import admin, audit, diagram, forms, insight, invitations, report, timeline
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
@@ -20,6 +20,7 @@ from shared.states import EXPERIMENT_TABLE, ExperimentState
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
 ROUNDS_A_PAGE = 25
+ACTIONS_A_PAGE = 100
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
 Name = Annotated[str, Query(pattern=NAME_PATTERN)]
 PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
@@ -62,6 +63,21 @@ def labelers(request: Request, service: Service) -> Response:
     people = invitations.list_labelers(service)
     invited = invitations.list_invitations(service)
     return _admin_page(request, service, "admin_labelers.html", people=people, invited=invited)
+
+
+@router.get("/actions")
+def actions(
+    request: Request, service: Service, before: audit.Before = None, about: audit.About = None
+) -> Response:
+    """What the admin did, a page at a time, the newest first."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    found = audit.list_actions(service, before, ACTIONS_A_PAGE + 1, about)
+    more = found[ACTIONS_A_PAGE - 1].id if len(found) > ACTIONS_A_PAGE else None
+    shown = found[:ACTIONS_A_PAGE]
+    return _admin_page(
+        request, service, "admin_actions.html", acts=shown, about=about, more=more, before=before
+    )
 
 
 @router.get("/admin/{name}")

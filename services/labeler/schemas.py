@@ -248,6 +248,18 @@ class TeacherView(BaseModel):
     clips: list[ClipJudgement]
 
 
+class Act(BaseModel):
+    """Something the admin did."""
+
+    id: int
+    at: datetime
+    actor: str
+    address: str = Field(description="where it was asked for")
+    action: str
+    about: str | None = Field(description="the experiment, labeler or invitation it was done to")
+    detail: dict[str, Any] | None = Field(description="why, or with what")
+
+
 class ChartView(BaseModel):
     """A chart: a table, what it says, and the figure that draws it."""
 
