@@ -87,11 +87,16 @@ def test_the_timeline_keeps_what_was_opened_while_it_renews_itself(
     expect(page.locator("#round-2 .says")).to_have_text("waits for a free agent trainer")
     page.locator("#round-1 > summary").click()
     page.locator("#round-2 > summary").click()
+    pause = page.get_by_role("button", name="Pause", exact=True)
+    pause.focus()
+    page.evaluate("scrollTo(0, 200)")
     attempt_id = scene.claim()
     scene.beat(attempt_id, 0.4)
     expect(page.locator("#round-2 .says")).to_have_text("40% done", timeout=10_000)
     expect(page.locator("#round-1")).to_have_attribute("open", "")
     expect(page.locator("#round-2")).not_to_have_attribute("open", "")
+    expect(pause).to_be_focused()
+    assert page.evaluate("scrollY") == 200
 
 
 def test_the_clips_of_a_comparison_play_together_beside_their_answers(
@@ -151,10 +156,14 @@ def test_an_experiment_is_copied_and_ended_only_when_asked_twice(scene: Scene, u
     with scene.database.read() as session:
         first, second = (one.config for one in session.query(Experiment).order_by(Experiment.id))
     assert second == first | {"name": "again"}
-    page.once("dialog", lambda dialog: dialog.dismiss())
     page.get_by_role("button", name="Finish").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Finish")).to_be_focused()
     expect(page.locator(".heading .badge.running")).to_be_visible()
-    page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Finish").click()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("cannot be resumed")
+    page.keyboard.type("good enough")
+    page.keyboard.press("Enter")
     expect(page.locator(".heading .badge.finished")).to_be_visible()
-    expect(page.locator("#history")).to_contain_text("finished")
+    expect(page.locator("#history")).to_contain_text("good enough")

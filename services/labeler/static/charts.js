@@ -2,28 +2,22 @@
 
 import { call } from "./api.js";
 import { listen } from "./events.js";
-import { Films } from "./films.js";
+import { update } from "./strip.js";
 
 const LEAST_MS = 5000; // between two readings
 const name = document.body.dataset.experiment;
 const place = document.getElementById("charts");
-const films = new Films(document.getElementById("films"));
 const shown = new Map(); // chart id -> {article, chart}
 let wanted = ""; // what the charts should be read for
 let waits = null; // the timer of the next reading
 
 listen(name, (status) => {
-  films.update(status.rounds);
-  document.getElementById("films-part").hidden = films.count === 0;
+  update(status.rounds);
   const key = `${status.round} ${status.round_state} ${status.given}`;
   if (key === wanted) return;
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
 }, () => {});
-
-document.getElementById("play").addEventListener("click", () => {
-  document.getElementById("play-word").textContent = films.toggle() ? "Pause" : "Play";
-});
 
 async function refresh() {
   waits = null;
