@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from shared.models import Experiment
 from tests import scenes
 from tests.admin_scene import live_through
-from tests.scenes import Scene
+from tests.scenes import Scene, join, put_answer
 
 
 @pytest.fixture
@@ -143,19 +143,32 @@ def test_a_preset_becomes_an_experiment_once_its_errors_are_mended(
 
 
 def test_an_experiment_is_copied_and_ended_only_when_asked_twice(scene: Scene, url: str, page: Page) -> None:
+    with httpx.Client(base_url=url) as ada:
+        join(ada, "ada")
+        put_answer(ada, scene.claims(ada, 1)["comparisons"][0]["id"], [0, 1]).raise_for_status()
     page.goto(f"{url}/admin/shapes")
     page.get_by_role("link", name="Copy").click()
     expect(page.locator("[name='labels.comparisons_per_round']")).to_have_value("12")
     page.locator("[name=name]").fill("shapes")
     page.get_by_role("button", name="Begin").click()
-    expect(page.locator("#problem")).to_contain_text("already")
+    expect(page.locator("#name-error")).to_contain_text("already")
+    expect(page.locator("[name=name]")).to_be_focused()
     page.locator("[name=name]").fill("again")
+    labels = page.get_by_label("labels from")
+    page.locator("[name='segments.length']").fill("10")
+    expect(labels.locator("option:enabled")).to_have_count(1)
+    expect(labels.locator("option:disabled")).to_have_text(
+        "shapes: 1 answer (given with segments.length = 25)"
+    )
+    page.locator("[name='segments.length']").fill("25")
+    labels.select_option("shapes")
     page.get_by_role("button", name="Begin").click()
     expect(page.locator("h1")).to_have_text("again")
     expect(page.locator("#history")).to_contain_text("a copy of shapes")
     with scene.database.read() as session:
         first, second = (one.config for one in session.query(Experiment).order_by(Experiment.id))
     assert second == first | {"name": "again"}
+    expect(page.locator("#history")).to_contain_text("imported")
     page.get_by_role("button", name="Finish").click()
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)

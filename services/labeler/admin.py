@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services import known_environments
 from services.labeler import audit, limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
-from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
+from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Reusable, Token
 from shared import config, reuse, rounds
 from shared.models import Experiment
 from shared.transitions import Hint
@@ -78,13 +79,28 @@ def create(body: NewExperiment, request: Request, service: Service) -> dict[str,
     with service.database.write() as session:
         past = None
         if body.labels_from is not None:
-            past = reuse.from_experiment(session, get_experiment(session, body.labels_from), parsed)
+            past = _past(session, body.labels_from, parsed)
         experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin, past)
         what = {"origin": body.origin, "labels_from": body.labels_from}
         audit.note(session, request, "created", experiment.name, **what)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer
+
+
+def _past(session: Session, name: str, parsed: config.ExperimentConfig) -> reuse.Past:
+    """Return the labels to begin with; what is wrong with them is said of that field."""
+    try:
+        return reuse.from_experiment(session, get_experiment(session, name), parsed)
+    except reuse.ReuseError as error:
+        raise config.ConfigError(str(error), {"labels_from": str(error)}) from None
+
+
+@router.get("/reusable")
+def list_reusable(service: Service) -> list[Reusable]:
+    """List the experiments whose labels another can begin with, and what must be the same in that one."""
+    with service.database.read() as session:
+        return [Reusable(**vars(one)) for one in reuse.sources(session)]
 
 
 @router.get("/presets")

@@ -167,5 +167,7 @@ def new_experiment(
         if preset not in presets:
             raise Problem(404, "unknown", f"there is no preset named {preset}")
         origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
-    parts = forms.form(values)
-    return _admin_page(request, service, "admin_new.html", parts=parts, origin=origin, presets=presets)
+    parts, reusable = forms.form(values), admin.list_reusable(service)
+    return _admin_page(
+        request, service, "admin_new.html", parts=parts, origin=origin, presets=presets, reusable=reusable
+    )

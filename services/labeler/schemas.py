@@ -260,6 +260,14 @@ class Act(BaseModel):
     detail: dict[str, Any] | None = Field(description="why, or with what")
 
 
+class Reusable(BaseModel):
+    """An experiment whose labels another one can begin with."""
+
+    name: str
+    answers: int = Field(description="how many stand")
+    given_with: dict[str, Any] = Field(description="what must be the same in the other, by dotted key")
+
+
 class ChartView(BaseModel):
     """A chart: a table, what it says, and the figure that draws it."""
 
