@@ -107,15 +107,25 @@ def test_the_clips_of_a_comparison_play_together_beside_their_answers(
     page.get_by_role("link", name="comparisons").last.click()
     expect(page.locator(".comparison")).to_have_count(10)
     first = page.locator(".comparison").first
-    expect(first.locator("tbody tr")).to_have_count(2)
+    expect(first.locator(".answers-given > table tbody tr")).to_have_count(2)
     expect(first.locator(".spark")).to_have_count(2)
     expect(first.locator("figcaption").first).to_have_text("Clip 1 · 75 %")
-    first.locator("video").first.evaluate("video => video.play()")
-    page.wait_for_function(
-        "[...document.querySelectorAll('.comparison:nth-of-type(1) video')].every(one => !one.paused)"
-    )
+    expect(first.locator(".moment")).to_have_count(2)
+    first.get_by_role("slider").fill("25")
+    both = "() => [...document.querySelector('.comparison').querySelectorAll('video')].every(one => {})"
+    page.wait_for_function(both.format("one.currentTime > 0.95"))
+    for mark in first.locator(".moment").all():
+        assert mark.get_attribute("transform") == "translate(200 0)"
+    first.get_by_role("button", name="Play").click()
+    page.wait_for_function(both.format("!one.paused"))
+    place = "parseFloat(document.querySelector('.moment').getAttribute('transform').slice(10))"
+    page.wait_for_function(f"() => 0 < {place} && {place} < 200")
+    first.locator("summary").click()
+    expect(first.get_by_role("row", name="25 1.40 -1.40")).to_be_visible()
     page.get_by_role("link", name="Next").click()
     expect(page.locator(".comparison")).to_have_count(2)
+    page.get_by_role("link", name="Previous").click()
+    expect(page.locator(".comparison")).to_have_count(10)
 
 
 def test_a_preset_becomes_an_experiment_once_its_errors_are_mended(
