@@ -39,6 +39,8 @@ GRANTS: dict[str, dict[str, str]] = {
         WORKER: "SELECT, INSERT, "
         f"UPDATE ({END}, worker, claimed_at, first_step_at, lease_until, progress, metrics)",
     },
+    # A worker reads where its last measurement was, but no metric: a true return may be among them.
+    "measurements": {LABELER: "SELECT", WORKER: "SELECT (id, attempt_id, progress), INSERT"},
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
     "clips": {
         LABELER: "SELECT, INSERT",

@@ -154,6 +154,16 @@ class Attempt(Base):
     round: Mapped[Round] = relationship()
 
 
+class Measurement(Base):
+    """The metrics of an attempt on its way, some two hundred times at most: what curves are drawn of."""
+
+    __tablename__ = "measurements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    progress: Mapped[float]  # 0 to 1: where it was then
+    metrics: Mapped[dict[str, Any]]  # what its trainer reported
+
+
 class StoredArtifact(Base):
     """The official weights and videos of a round: one of each kind, written by its stage's one success."""
 

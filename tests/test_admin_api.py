@@ -136,6 +136,10 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
             assert [clip["best"] for clip in one["clips"]] == [0.75, 0.25]
             assert all(len(clip["rewards"]) == scenes.STEPS for clip in one["clips"])
         assert "polyline" in served.admin.get("/admin/long/rounds/1").text
+        (held_out,) = [one for one in served.admin.get(path).json()["comparisons"] if one["held_out"]]
+        won = [{(0, 1): 1.0, (1, 0): 0.0, (0, 0): 0.5}[tuple(one["ranks"])] for one in held_out["answers"]]
+        sure = {one["id"]: one for one in served.admin.get("/api/admin/experiments/long/charts").json()}
+        assert sure["calibration"]["rows"] == [[0.75, sum(won) / len(won), len(won)]]
         with scene.database.read() as session:
             round_id = session.query(Round.id).filter(Round.experiment_id == scene.id, Round.number == 1)
             key = session.query(StoredArtifact.key).filter_by(round_id=round_id.scalar()).all()
@@ -145,6 +149,20 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
             scene.store.get(told)
         clips = served.admin.get(path).json()["comparisons"][0]["clips"]
         assert [clip["best"] for clip in clips] == [None, None]
+
+
+def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None:
+    scene = served.scene
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    attempt_id = scene.claim()
+    for progress, loss in ((0.25, 0.7), (0.251, 0.69), (0.5, 0.6)):
+        scene.beat(attempt_id, progress, **{"losses/reward_loss": loss})
+    chart = charts(served)["reward_curve"]
+    assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
+    assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
+    assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
 
 
 def test_the_timeline_says_why_a_round_waits(served: Served) -> None:

@@ -276,7 +276,7 @@ class ChartView(BaseModel):
     columns: list[str]
     rows: list[list[str | float | int | datetime | None]]
     drawn: list[str] = Field(description="the columns that the figure shows over the first one")
-    kind: Literal["lines", "bars", "stacked"]
+    kind: Literal["lines", "bars", "stacked", "panels", "diagonal"]
     unit: str = Field(description="of the upward axis")
     says: list[str] = Field(description="sentences about the figures")
     warning: str | None

@@ -13,7 +13,8 @@ let waits = null; // the timer of the next reading
 
 listen(name, (status) => {
   update(status.rounds);
-  const key = `${status.round} ${status.round_state} ${status.given}`;
+  const done = status.attempt?.progress.toFixed(2); // the curves grow while a trainer works
+  const key = `${status.round} ${status.round_state} ${status.given} ${done}`;
   if (key === wanted) return;
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
@@ -80,8 +81,9 @@ function draw({ article, chart }) {
     font: { color, family: style.fontFamily, size: 12 },
     hoverlabel: { bgcolor: style.backgroundColor, bordercolor: line, font: { color } },
   });
-  Object.assign(layout.xaxis, axis);
-  Object.assign(layout.yaxis, axis);
+  for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) Object.assign(layout[name], axis);
+  for (const shape of layout.shapes ?? []) shape.line.color = color;
+  plot.style.height = `${layout.height}px`;
   window.Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
 }
 

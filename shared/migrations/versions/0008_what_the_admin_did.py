@@ -1,4 +1,4 @@
-"""What the admin did: who, when, from where, what."""
+"""What the admin did: who, when, from where, what. And the curves of training."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,6 +22,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_actions")),
     )
 
+    op.create_table(
+        "measurements",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("attempt_id", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.Double(), nullable=False),
+        sa.Column("metrics", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_measurements_attempt_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_measurements")),
+    )
+    op.create_index(op.f("ix_measurements_attempt_id"), "measurements", ["attempt_id"])
+
     # As of events: the database itself refuses to change or remove a row.
     if op.get_bind().dialect.name == "sqlite":
         for change in ("UPDATE", "DELETE"):
@@ -41,6 +52,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("measurements")
     op.drop_table("admin_actions")
     if op.get_bind().dialect.name != "sqlite":
         op.execute("DROP FUNCTION refuse_to_change_admin_actions()")
