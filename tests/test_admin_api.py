@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from services.labeler.answers import in_order
 from services.teachers import Lesson, Teacher, teach
@@ -137,6 +139,10 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
             assert [clip["best"] for clip in one["clips"]] == [0.75, 0.25]
             assert all(len(clip["rewards"]) == scenes.STEPS for clip in one["clips"])
         assert "polyline" in served.admin.get("/admin/long/rounds/1").text
+        (held_out,) = [one for one in served.admin.get(path).json()["comparisons"] if one["held_out"]]
+        won = [{(0, 1): 1.0, (1, 0): 0.0, (0, 0): 0.5}[tuple(one["ranks"])] for one in held_out["answers"]]
+        sure = {one["id"]: one for one in served.admin.get("/api/admin/experiments/long/charts").json()}
+        assert sure["calibration"]["rows"] == [[0.75, sum(won) / len(won), len(won)]]
         with scene.database.read() as session:
             round_id = session.query(Round.id).filter(Round.experiment_id == scene.id, Round.number == 1)
             key = session.query(StoredArtifact.key).filter_by(round_id=round_id.scalar()).all()
@@ -182,6 +188,20 @@ def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
         shown = served.admin.get("/admin/three/rounds/1").text
         assert shown.count("<video") == 30
         assert in_order(by_ann["ranks"]).replace(">", "&gt;") in shown
+
+
+def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None:
+    scene = served.scene
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    attempt_id = scene.claim()
+    for progress, loss in ((0.25, 0.7), (0.251, 0.69), (0.5, 0.6)):
+        scene.beat(attempt_id, progress, **{"losses/reward_loss": loss})
+    chart = charts(served)["reward_curve"]
+    assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
+    assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
+    assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
 
 
 def test_the_timeline_says_why_a_round_waits(served: Served) -> None:
@@ -280,3 +300,34 @@ def test_a_thousand_rounds_come_a_page_at_a_time(served: Served) -> None:
     assert "The last rounds" in last
     part = served.admin.get("/api/admin/experiments/shapes?before=500&limit=3").json()
     assert [one["number"] for one in part["rounds"]] == [497, 498, 499]
+
+
+def test_whatever_the_admin_does_is_kept_with_who_when_and_why(served: Served) -> None:
+    admin, path = served.admin, "/api/admin/experiments/shapes"
+    ann = served.ann.get("/api/me").json()["id"]
+    invitation = admin.post("/api/admin/invitations", json={"name": "Eve"}).json()["id"]
+    steps = [
+        admin.delete(f"/api/admin/invitations/{invitation}"),
+        admin.delete(f"/api/admin/labelers/{ann}/sessions"),
+        admin.post(f"{path}/pause"),
+        admin.post(f"{path}/resume"),
+        admin.post(f"{path}/abandon", json={"reason": "the clips are too dark"}),
+    ]
+    assert all(one.is_success for one in steps)
+    assert reason(admin.post(f"{path}/resume"), 409) == "stale_state"  # refused: nothing to be kept
+    acts = admin.get("/api/admin/actions").json()
+    assert [(one["action"], one["about"], one["detail"]) for one in acts[::-1]] == [
+        ("invited", "Eve", {"invitation": invitation, "days": 7}),
+        ("revoked_invitation", "Eve", {"invitation": invitation}),
+        ("ended_sessions", "ann", None),
+        ("paused", "shapes", None),
+        ("resumed", "shapes", None),
+        ("abandoned", "shapes", {"reason": "the clips are too dark"}),
+    ]
+    assert {(one["actor"], one["address"]) for one in acts} == {("admin", "127.0.0.1")}
+    older = admin.get(f"/api/admin/actions?limit=1&about=shapes&before={acts[0]['id']}").json()
+    assert older == [acts[1]]
+    assert "the clips are too dark" in admin.get("/actions?about=shapes").text
+    for change in ("UPDATE admin_actions SET actor = 'nobody'", "DELETE FROM admin_actions"):
+        with pytest.raises(DBAPIError, match="append-only"), served.scene.database.write() as session:
+            session.execute(text(change))

@@ -10,11 +10,9 @@ from playwright.sync_api import Browser, expect
 
 from shared.models import Aside
 from tests import scenes
+from tests.page_checks import found_on
 from tests.scenes import Scene, join, put_answer
-from tests.test_label_page import Site, browser, clip_ids, in_view, press
-from tests.test_page_quality import violations
-
-__all__ = ["browser"]
+from tests.test_label_page import Site, clip_ids, in_view, press
 
 LABELS = {"comparisons_per_round": 10, "practice": 2, "repeats": 1.0, "undo_grace_s": 0.0}
 
@@ -54,7 +52,7 @@ def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:
     press(page, "ArrowLeft")
     expect(told).to_contain_text(re.compile("Somebody else said: .*(So did you|You did not)"))
     expect(page.get_by_role("button", name="Next")).to_be_focused()
-    assert violations(page, "practice") == []
+    assert found_on(page, "practice") == []
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#live")).to_have_text("Press Enter to go on.")
     page.keyboard.press("Enter")
