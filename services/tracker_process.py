@@ -102,6 +102,7 @@ class Wandb:
                 f"the server cannot be used ({_short(error)}); metrics are kept in {self._folder}/wandb, and "
                 "`wandb sync` sends them"
             )
+            wandb.teardown()  # or the failed try still holds the run's name
             self._run = wandb.init(**given, mode="offline")
         for metric, name in AXES.items():
             self._run.define_metric(metric, step_metric=name)

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from services.labeler import admin, diagram, forms, insight, invitations, report, timeline
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
+from services.labeler.paging import Before
 from services.labeler.problems import Problem
 from services.labeler.status import public_status
 from shared import rounds
@@ -66,7 +67,7 @@ def labelers(request: Request, service: Service) -> Response:
 
 @router.get("/admin/{name}")
 def admin_experiment(
-    name: ExperimentName, request: Request, service: Service, before: admin.Before = None
+    name: ExperimentName, request: Request, service: Service, before: Before = None
 ) -> Response:
     """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`."""
     if not _may_come_in(request, service):
