@@ -15,6 +15,7 @@ from services.labeler import (
     labeling,
     media,
     metrics,
+    openapi,
     pages,
     problems,
     security,
@@ -110,4 +111,5 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(router)
     pages.install(app)
+    openapi.install(app)
     return app

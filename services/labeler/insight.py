@@ -30,7 +30,7 @@ from shared.storage import StoreError
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
 
 After = Annotated[int, Query(ge=0, le=10**6, description="the number of the last one seen")]
-Limit = Annotated[int, Query(ge=1, le=100)]
+Limit = Annotated[int, Query(ge=1, le=100, description="how many, at most")]
 
 
 @router.get("/experiments/{name}/charts")
