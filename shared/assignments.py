@@ -3,6 +3,8 @@
 Neither true returns nor a teacher's judgements are among it: no function here reads their tables.
 """
 
+import hashlib
+from datetime import UTC
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared import labels
 from shared.jobs import Artifact, CollectJob, Job, TrainAgentJob, TrainRewardJob, seed_for
-from shared.models import Attempt, Round, StoredArtifact
+from shared.models import Attempt, Experiment, Round, StoredArtifact
 from shared.states import RoundState
 from shared.transitions import StaleState
 
@@ -32,6 +34,7 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
         "prefix": f"experiments/{place}/attempt-{attempt.number:03d}-{attempt.id}/",
         "config": experiment.config,
         "log_dir": f"{log_root}/{place}" if log_root else None,
+        "run": _run(experiment),
     }
     agent = _newest(session, round_, "agent", round_.number - 1)
     if attempt.stage == RoundState.COLLECTING:
@@ -51,6 +54,12 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
     if reward_model is None:
         raise StaleState(f"round {round_.number} has no reward model to train the agent on")
     return TrainAgentJob(**common, reward_model=reward_model, agent=agent)
+
+
+def _run(experiment: Experiment) -> str:
+    """Return what trackers call an experiment: another installation may have one of the same name."""
+    made = hashlib.sha256(experiment.created_at.astimezone(UTC).isoformat().encode()).hexdigest()
+    return f"{experiment.name}-{made[:8]}"
 
 
 def _newest(session: Session, round_: Round, kind: str, up_to: int) -> Artifact | None:

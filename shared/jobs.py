@@ -59,6 +59,7 @@ class CollectJob:
     log_dir: str | None  # TensorBoard's folder for this stage
     agent: Artifact | None  # of the round before; None in round 1
     reward_model: Artifact | None
+    run: str = ""  # the experiment's name with trackers, unlike any other's
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class TrainRewardJob:
     labels: list[LabelRecord]
     reward_model: Artifact | None  # of the round before
     agent: Artifact | None  # of the round before
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class TrainAgentJob:
     log_dir: str | None
     reward_model: Artifact
     agent: Artifact | None  # of the round before
+    run: str = ""
 
 
 @dataclass(frozen=True)

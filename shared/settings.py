@@ -12,6 +12,7 @@ import secrets as random_secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
         "auto",
         description="what trainers compute on; auto: CUDA where it is, else Apple's, else the processor",
     )
+    tracker: Literal["none", "trackio", "wandb"] = Field(
+        "none",
+        description="where trainers send their metrics beside TensorBoard; needs the extra of that name",
+    )
+    tracker_project: str = Field("lockstep", min_length=1, description="the tracker's project")
     alive_file: Path | None = Field(
         None,
         description="file that coordinator and workers touch every few seconds while they go round; "
@@ -219,6 +225,16 @@ def check_safe(settings: Settings) -> None:
             f"refusing to serve {place}, which other machines can reach:\n" + "\n".join(wrong) + "\n"
             "Set each to something of its own, as `openssl rand -hex 16` prints it, or set "
             "LOCKSTEP_HOST=127.0.0.1 to serve this machine alone."
+        )
+
+
+def check_tracker(settings: Settings) -> None:
+    """Raise SettingsError if the tracker that is asked for is not installed."""
+    name = settings.tracker
+    if name != "none" and find_spec(name) is None:
+        raise SettingsError(
+            f"LOCKSTEP_TRACKER={name} needs the package {name}, which is not installed here: "
+            f"pip install 'lockstep[{name}]', or leave LOCKSTEP_TRACKER unset"
         )
 
 

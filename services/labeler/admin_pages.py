@@ -20,6 +20,7 @@ from services.labeler import (
 )
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
+from services.labeler.paging import Before
 from services.labeler.problems import Problem
 from services.labeler.schemas import SeenComparison
 from services.labeler.status import public_status
@@ -78,13 +79,12 @@ def labelers(request: Request, service: Service) -> Response:
 
 
 @router.get("/actions")
-def actions(
-    request: Request, service: Service, before: audit.Before = None, about: audit.About = None
-) -> Response:
+def actions(request: Request, service: Service, before: Before = None, about: audit.About = None) -> Response:
     """What the admin did, a page at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
-    found = audit.list_actions(service, before, ACTIONS_A_PAGE + 1, about)
+    with service.database.read() as session:
+        found = audit.list_actions(session, ACTIONS_A_PAGE + 1, before, about)
     more = found[ACTIONS_A_PAGE - 1].id if len(found) > ACTIONS_A_PAGE else None
     shown = found[:ACTIONS_A_PAGE]
     return _admin_page(
@@ -94,7 +94,7 @@ def actions(
 
 @router.get("/admin/{name}")
 def admin_experiment(
-    name: ExperimentName, request: Request, service: Service, before: admin.Before = None
+    name: ExperimentName, request: Request, service: Service, before: Before = None
 ) -> Response:
     """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`."""
     if not _may_come_in(request, service):
