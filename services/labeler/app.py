@@ -24,6 +24,7 @@ from services.labeler import (
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
+from services.labeler.writer import Writer
 from shared.broker import Broker, BrokerAway
 from shared.database import Database
 from shared.models import Base
@@ -66,13 +67,14 @@ def create_app(settings: Settings) -> FastAPI:
     check_safe(settings)
     database = Database(settings.database_url)
     live = Live(status.look_with(database, settings.lease_s))
-    broker = Broker(settings)
+    broker, writer = Broker(settings), Writer(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         live.close()
         broker.close()
+        writer.close()
         database.close()
 
     app = FastAPI(
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         secrets=secrets(settings),
         database=database,
+        writer=writer,
         store=settings.open_store(),
         broker=broker,
         live=live,

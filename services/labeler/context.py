@@ -16,6 +16,7 @@ from services.labeler.live import Live
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, ClipView
 from services.labeler.tally import Tally
+from services.labeler.writer import Writer
 from shared.broker import Broker
 from shared.config import NAME_PATTERN
 from shared.database import Database
@@ -33,6 +34,7 @@ class Context:
     settings: Settings
     secrets: Secrets
     database: Database
+    writer: Writer  # of claims and answers
     store: Store
     broker: Broker
     live: Live

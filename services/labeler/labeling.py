@@ -1,7 +1,6 @@
 """Comparisons handed out, answers taken."""
 
 import logging
-from asyncio import wrap_future
 from functools import partial
 from uuid import UUID
 
@@ -58,7 +57,7 @@ async def claim(name: ExperimentName, body: ClaimBody, labeler: CurrentLabeler, 
             wanted=wanted,
         )
 
-    return await wrap_future(service.database.submit(work))
+    return await service.writer.do(work)
 
 
 @router.get("/experiments/{name}/preferences")
@@ -143,7 +142,7 @@ async def _answer(
         given, wanted = service.tally.of(session, round_id)
         return Counted(given=given, wanted=wanted), round_id
 
-    return await wrap_future(service.database.submit(work))
+    return await service.writer.do(work)
 
 
 def _close(service: Context, round_id: int, labeler: Labeler, background: BackgroundTasks) -> None:
