@@ -27,7 +27,7 @@ from shared.storage import Store
 NOBODY = "say who you are: a labeler's token as Authorization: Bearer, or the cookie of the label page"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Context:
     """The parts of one running labeler service."""
 

@@ -1,14 +1,17 @@
-"""One writer for all labelers: what comes while a transaction is written is written together in the next one.
+"""One writer for all labelers: who comes while a transaction is written is served together in the next one.
 
-A claim or an answer is a few quick statements; what costs is all around them: a transaction to begin and to
-commit, a disk to wait for, a thread to wake. So one thread does one transaction after the other, each with
-everything that waits by then. With one labeler at work that is one claim or answer in each; with a thousand
-it is as many as came in the meantime. Nobody is told anything before the commit.
+A claim or an answer is a few quick statements, and what costs is all around them: to wait for the database's
+reply to each, to begin and commit a transaction, to wait for the disk, to wake a thread. So one thread writes
+one transaction after the other, each with everything that waits by then, and those who want the same are
+served by the same statements. With one labeler at work that is one claim or answer in each; with a thousand,
+as many as came in the meantime. Nobody is told anything before the commit.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -16,33 +19,43 @@ from sqlalchemy.orm import Session
 from shared.database import Database
 from shared.labels import LabelError
 
-Result = TypeVar("Result")
-Work = Callable[[Session], Any]
-Waiting = tuple[Work, "asyncio.Future[Any]"]
+Wish = TypeVar("Wish")
+Outcome = TypeVar("Outcome")
+# Serves several wishes: returns for each, in their order, what came of it, or why it is refused.
+Serve = Callable[[Session, list[Wish]], list[Outcome | LabelError]]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Somebody who waits to be served."""
+
+    serve: Serve[Any, Any]
+    wish: Any
+    future: "asyncio.Future[Any]"
 
 
 class Writer:
-    """Does works in transactions of their database. All who wait for it are in one event loop."""
+    """Serves wishes in transactions of a database. All who wait for it are in one event loop."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._hand = ThreadPoolExecutor(1, "lockstep-hand")
-        self._waiting: list[Waiting] = []
+        self._waiting: list[_Waiting] = []
         self._at_work = False
 
-    async def do(self, work: Callable[[Session], Result]) -> Result:
-        """Do `work` in a transaction and return what it returned, once that is committed.
+    async def do(self, serve: Serve[Wish, Outcome], wish: Wish) -> Outcome:
+        """Let `serve` serve a wish in a transaction; return what came of it, once that is committed.
 
-        A work changes nothing but rows, because it may be done again: if one of those that are done together
-        raises, nothing was written, and each is done again alone. Only LabelError is left out of this: it
-        says that a labeler's wish was refused, and so that its work changed nothing.
+        All who wait with an equal `serve` are served by one call of it. If one call raises, nothing was
+        written, and everybody is served again alone; so it changes nothing but rows. LabelError is another
+        matter: it says that wishes are refused and that nothing was changed for them.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((work, future))
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting.append(_Waiting(serve, wish, future))
         if not self._at_work:
             self._at_work = True
-            loop.call_soon(self._begin, loop)  # not at once: what came at the same moment joins
+            loop.call_soon(self._begin, loop)  # not at once: who came at the same moment joins
         return await future
 
     def close(self) -> None:
@@ -50,41 +63,48 @@ class Writer:
         self._hand.shutdown()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand over everything that waits."""
+        """Serve everybody who waits."""
         batch, self._waiting = self._waiting, []
         self._at_work = bool(batch)
         if batch:
             self._hand.submit(self._write, loop, batch)
 
-    def _write(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting]) -> None:
-        """Write a batch, on the writer's own thread."""
-        outcomes = self._together([work for work, _ in batch])
+    def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+        """Serve a batch, on the writer's own thread."""
+        outcomes = self._together(batch)
         loop.call_soon_threadsafe(self._tell, loop, batch, outcomes)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], outcomes: list[Any]) -> None:
-        """Go on with the next batch, and tell everybody in this one how it went."""
+    def _tell(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], outcomes: list[Any]) -> None:
+        """Go on with the next batch, and tell everybody in this one what came of it."""
         self._begin(loop)
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
-            if future.done():  # whoever asked has gone
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if one.future.done():  # whoever asked has gone
                 continue
             if isinstance(outcome, Exception):
-                future.set_exception(outcome)
+                one.future.set_exception(outcome)
             else:
-                future.set_result(outcome)
+                one.future.set_result(outcome)
 
-    def _together(self, works: list[Work]) -> list[Any]:
-        """Do works in one transaction; return what each returned or raised."""
+    def _together(self, batch: list[_Waiting]) -> list[Any]:
+        """Serve a batch in one transaction; return for each what came of it, or the error."""
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for place, one in enumerate(batch):
+            groups[one.serve].append(place)
+        outcomes: dict[int, Any] = {}
         try:
             with self.database.write() as session:
-                return [_unless_refused(work, session) for work in works]
+                for places in groups.values():
+                    served = _serve(session, [batch[place] for place in places])
+                    outcomes |= zip(places, served, strict=True)
         except Exception as error:  # nothing was written
-            if len(works) == 1:
+            if len(batch) == 1:
                 return [error]
-            return [outcome for work in works for outcome in self._together([work])]
+            return [outcome for one in batch for outcome in self._together([one])]
+        return [outcomes[place] for place in range(len(batch))]
 
 
-def _unless_refused(work: Work, session: Session) -> Any:
+def _serve(session: Session, group: list[_Waiting]) -> list[Any]:
     try:
-        return work(session)
+        return group[0].serve(session, [one.wish for one in group])
     except LabelError as refusal:
-        return refusal
+        return [refusal] * len(group)
