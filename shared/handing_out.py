@@ -41,7 +41,8 @@ class Handed:
     experiment_state: ExperimentState
     round_id: int
     round_state: RoundState
-    open_from: int = 0  # the first number that was open, if all were looked at
+    open_from: int = 0  # the first number that was found open
+    looked_at_all: bool = False  # and not only from some number on
 
 
 class _Found(NamedTuple):
@@ -63,6 +64,7 @@ class _Desk:
     clips: dict[int, list[int]] = field(default_factory=dict)  # by comparison, in the order of what was found
     got: dict[int, list[Claimed]] = field(default_factory=lambda: defaultdict(list))  # by labeler's id
     open_from: int = 0
+    looked_at_all: bool = False
 
     def lacking(self, wish: Wish) -> int:
         """Return how many comparisons a labeler still wishes for."""
@@ -95,7 +97,8 @@ def claim_all(session: Session, experiment: str, wishes: Sequence[Wish], start: 
             for wish in those:
                 _look_for(desk, wish, start)
         for place, wish in zip(turn, those, strict=True):
-            handed[place] = Handed(desk.got[wish.labeler.id], states[0], round_id, states[1], desk.open_from)
+            got, known = desk.got[wish.labeler.id], (desk.open_from, desk.looked_at_all)
+            handed[place] = Handed(got, states[0], round_id, states[1], *known)
     return [handed[place] for place in range(len(wishes))]
 
 
@@ -111,7 +114,7 @@ def _renew_held(desk: _Desk, wishes: list[Wish]) -> None:
             desk.clips[comparison_id] = to_list(clip_ids)
     these = [{"lease": lease_id} for leases in first.values() for lease_id in leases]
     if these:  # what another window took since then stays with that window: no row comes back
-        _note(desk, run(desk.session, sql.RENEW, desk.terms.lease_s, these=these))
+        _note(desk, run(desk.session, sql.RENEW, lease_s=desk.terms.lease_s, these=these))
 
 
 def _spread(desk: _Desk, wishes: list[Wish], start: int) -> None:
@@ -145,11 +148,11 @@ def _look_for(desk: _Desk, wish: Wish, start: int) -> None:
 
 def _look(desk: _Desk, statement: sql.Statement, labeler_id: int, start: int, count: int) -> list[_Found]:
     """Find and lock up to `count` comparisons that are open to a labeler, in the order of their numbers."""
-    whose = {"labeler": labeler_id, "round": desk.round_id}
-    rows = run(desk.session, statement, **whose, start=start, count=count)
+    asked: dict[str, Any] = {"labeler": labeler_id, "round": desk.round_id, "start": start, "count": count}
+    rows = run(desk.session, statement, **asked)
     found = [_Found(comparison_id, number, to_list(clip_ids)) for comparison_id, number, clip_ids in rows]
-    if found and start == 0 and statement is sql.OPEN:
-        desk.open_from = desk.open_from or found[0].number
+    if found and statement is sql.OPEN and (desk.open_from == 0 or (start == 0 and not desk.looked_at_all)):
+        desk.open_from, desk.looked_at_all = found[0].number, start == 0
     return found
 
 
@@ -161,7 +164,7 @@ def _grant(desk: _Desk, gifts: list[tuple[Labeler, _Found]]) -> None:
         for labeler, one in gifts
     ]
     if these:
-        _note(desk, run(desk.session, sql.GRANT, desk.terms.lease_s, these=these))
+        _note(desk, run(desk.session, sql.GRANT, lease_s=desk.terms.lease_s, these=these))
 
 
 def _note(desk: _Desk, rows: list[Any]) -> None:

@@ -3,8 +3,8 @@
 Everything else in Lockstep goes through the ORM. These few statements do not, because a thousand labelers
 press keys all day: they are sent to the driver as they stand here, and `labels.py` decides by what they
 return. What several labelers ask at the same time is done by one statement: {these: labeler, shown} is a
-table `t` with these columns, and a row for each of them. It is sent as JSON, the only list that both
-databases know how to read.
+table `t` with these columns, and a row for each of them. SQLite is sent it as JSON; Postgres as an array for
+each column, because of arrays it guesses that they are short, and so begins with them.
 
 Each statement is written once for both databases. A part in [[double brackets]] is for Postgres alone: the
 locks (SQLite lets one writer in at a time, so its transaction needs none) and the casts. {now} is the
@@ -14,6 +14,7 @@ looked at, not when the transaction began, which may be long before a lock was g
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -50,12 +51,12 @@ class Statement:
     @cached_property
     def postgres(self) -> str:
         """The statement as Postgres reads it."""
-        return self._for_postgres("json_to_recordset(CAST(:these AS json)) AS t({typed})", "{name} {kind}")
+        return self._for_postgres("unnest({columns}) AS t({names})", "CAST(:{name}_of_each AS {kind}[])")
 
     @cached_property
     def pgbench(self) -> str:
         """The statement for a single row whose columns are parameters, as pgbench can run it."""
-        return self._for_postgres("(SELECT {typed}) AS t", "CAST(:{name} AS {kind}) AS {name}")
+        return self._for_postgres("(SELECT {columns}) AS t", "CAST(:{name} AS {kind}) AS {name}")
 
     @cached_property
     def psycopg(self) -> str:
@@ -65,7 +66,7 @@ class Statement:
     @cached_property
     def sqlite(self) -> str:
         """The statement as SQLite reads it."""
-        rows = "(SELECT {typed} FROM json_each(:these)) AS t"
+        rows = "(SELECT {columns} FROM json_each(:these)) AS t"
         text = _with_these(self.text, rows, "json_extract(value, '$.{name}') AS {name}")
         text = re.sub(r"\[\[.*?\]\]", "", text, flags=re.DOTALL)
         return text.replace("{now}", ":now").replace("{until}", ":until")
@@ -80,8 +81,8 @@ def _with_these(text: str, rows: str, column: str) -> str:
     """Write out each {these: …}: `rows`, with its columns as `column` has it."""
 
     def written(found: re.Match[str]) -> str:
-        names = found[1].split(", ")
-        return rows.format(typed=", ".join(column.format(name=name, kind=COLUMNS[name]) for name in names))
+        columns = [column.format(name=name, kind=COLUMNS[name]) for name in found[1].split(", ")]
+        return rows.format(columns=", ".join(columns), names=found[1])
 
     return _THESE.sub(written, text)
 
@@ -92,7 +93,7 @@ _LIVE = "state = 'held' AND expires_at > {now}"
 # What Postgres is told before the first statement of a transaction: to walk along indexes, row by row, and to
 # plan each statement once. A new database knows nothing yet of how many rows there are, and would read or
 # sort a whole round to find a few comparisons. Where a few rows are to be sorted all the same, "number + 0"
-# keeps it from walking along all numbers instead.
+# keeps it from walking along all numbers instead, as "state || ''" keeps it from walking along all states.
 SETTINGS = {
     "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_bitmapscan": "off",
     "enable_sort": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
@@ -114,8 +115,9 @@ FROM {these: labeler} JOIN leases l ON l.labeler_id = t.labeler JOIN comparisons
 WHERE l.state = 'held' AND c.round_id = :round
 ORDER BY c.number + 0 [[FOR NO KEY UPDATE OF c]]
 """)
-RENEW = Statement(f"""
-UPDATE leases SET expires_at = {{until}} WHERE id IN (SELECT lease FROM {{these: lease}}) AND {_LIVE}
+RENEW = Statement("""
+UPDATE leases SET expires_at = {until}
+WHERE id IN (SELECT lease FROM {these: lease}) AND state || '' = 'held' AND expires_at > {now}
 RETURNING comparison_id, labeler_id, shown, expires_at
 """)
 
@@ -227,36 +229,53 @@ def take(session: Session, these: list[dict[str, Any]]) -> None:
         run(session, statement, these=these)
 
 
-def run(session: Session, statement: Statement, lease_s: float = 0.0, **values: Any) -> list[Any]:
+def run(
+    session: Session,
+    statement: Statement,
+    *,
+    lease_s: float = 0.0,
+    these: Sequence[Mapping[str, Any]] = (),
+    **values: Any,
+) -> list[Any]:
     """Run `statement` in the session's transaction and return its rows.
 
     It goes to the driver's own cursor, of which every connection keeps one: that takes a quarter of the time.
     """
-    if "these" in values:
-        values["these"] = json.dumps(values["these"])
     session.flush()  # what was changed through the ORM comes first
     connection = session.connection()
-    is_sqlite = connection.dialect.name == "sqlite"
-    if is_sqlite:
-        now = datetime.now(UTC)  # an embedded system has one machine, and so one clock
-        values["now"] = now.strftime(SQLITE_MOMENT)
-        values["until"] = (now + timedelta(seconds=lease_s)).strftime(SQLITE_MOMENT)
-        text = statement.sqlite
-    else:
-        values["lease_s"] = lease_s
-        text = statement.psycopg
     cursor = connection.info.get(CURSOR)
     if cursor is None:
         cursor = connection.info[CURSOR] = connection.connection.cursor()
     base = connection.dialect.loaded_dbapi.Error
+    text = statement.text
     try:
-        if not (is_sqlite or session.info.get(IS_SET_UP)):
-            cursor.execute(SET_UP)
-            session.info[IS_SET_UP] = True
+        if connection.dialect.name == "sqlite":
+            text, values = statement.sqlite, values | _for_sqlite(lease_s, these)
+        else:
+            if not session.info.get(IS_SET_UP):
+                cursor.execute(SET_UP)
+                session.info[IS_SET_UP] = True
+            text, values = statement.psycopg, values | _for_postgres(lease_s, these)
         cursor.execute(text, values)
         return list(cursor.fetchall()) if statement.gives_rows else []
     except base as error:  # everybody else knows SQLAlchemy's errors
         raise DBAPIError.instance(text, values, error, base, dialect=connection.dialect) from error
+
+
+def _for_sqlite(lease_s: float, these: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    now = datetime.now(UTC)  # an embedded system has one machine, and so one clock
+    until = now + timedelta(seconds=lease_s)
+    moments = {"now": now.strftime(SQLITE_MOMENT), "until": until.strftime(SQLITE_MOMENT)}
+    return moments | {"these": json.dumps(these)}
+
+
+def _for_postgres(lease_s: float, these: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns: dict[str, list[Any]] = {f"{name}_of_each": [] for name in these[0]} if these else {}
+    for row in these:
+        for name, value in row.items():
+            as_json = COLUMNS[name] == "json" and value is not None
+            columns[f"{name}_of_each"].append(json.dumps(value) if as_json else value)
+    return columns | {"lease_s": lease_s}
 
 
 def to_list(value: Any) -> Any:

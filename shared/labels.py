@@ -307,8 +307,8 @@ def _check_hold(
 def _hold_on(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed:
     """Begin a labeler's lease on a comparison anew."""
     ((config,),) = run(session, sql.CONFIG, round=comparison.round_id)
-    whose = {"comparison": comparison.id, "labeler": labeler.id}
-    run(session, sql.HOLD_ON, terms_of(config).lease_s, **whose)
+    lease_s = terms_of(config).lease_s
+    run(session, sql.HOLD_ON, comparison=comparison.id, labeler=labeler.id, lease_s=lease_s)
     return _claimed(session, comparison, labeler)
 
 

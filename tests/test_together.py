@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from services.labeler.kept import Kept
 from services.labeler.tally import Tally
-from services.labeler.writer import Writer
+from services.labeler.together import Together
 from shared import handing_out, labels
 from shared import label_statements as sql
 from shared.database import Database
@@ -52,7 +52,7 @@ def test_who_waits_together_is_served_together_and_only_what_fails_is_undone(dat
         raise ZeroDivisionError
 
     async def everybody() -> list[Any]:
-        writer = Writer(database)
+        writer = Together(database.write)
         first = asyncio.create_task(writer.do(hold_up, None))
         await asyncio.to_thread(started.wait, 30)
         gone = asyncio.create_task(writer.do(add, "ida"))  # who hangs up has asked all the same
@@ -84,7 +84,7 @@ def test_nobody_is_told_before_the_commit(database: Database) -> None:
         return wishes
 
     async def turns() -> None:
-        writer = Writer(database)
+        writer = Together(database.write)
         for number in range(20):
             told = await writer.do(rename, f"labeler-{number:02d}")
             assert names(database) == [told]
@@ -167,7 +167,8 @@ def test_looking_from_a_later_number_still_finds_what_lies_before_it(database: D
     with database.write() as session:
         late = handing_out.claim(session, name, ada, 1, start=3)
         every = handing_out.claim(session, name, ben, 10, start=4)
-    assert (late.open_from, every.open_from) == (0, 1)
+    assert (late.open_from, late.looked_at_all) == (3, False)
+    assert (every.open_from, every.looked_at_all) == (1, True)
     numbers = sorted(one.comparison_id for one in every.comparisons)
     assert len({late.comparisons[0].comparison_id, *numbers}) == 4
     assert late.comparisons[0].comparison_id not in numbers
@@ -185,11 +186,15 @@ def test_what_is_kept_is_kept_for_a_while_and_up_to_a_number() -> None:
     kept.put(2, "two")
     kept.put(3, "three")  # the oldest makes room
     assert [kept.get(number) for number in (1, 2, 3)] == [None, "two", "three"]
+    kept.change(2, "deux")
+    kept.change(4, "four")  # in the place of nothing
+    assert [kept.get(number) for number in (2, 3, 4)] == ["deux", "three", None]
     kept.forget()
     assert kept.get(3) is None
     assert Kept[int, str](0, 2).put(1, "x") == "x"
     stale: Kept[int, str] = Kept(0, 2)
     stale.put(1, "x")
+    stale.change(1, "y")  # it is as old as before
     assert stale.get(1) is None
 
 

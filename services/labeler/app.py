@@ -24,7 +24,7 @@ from services.labeler import (
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
-from services.labeler.writer import Writer
+from services.labeler.together import Together
 from shared.broker import Broker, BrokerAway
 from shared.database import Database
 from shared.models import Base
@@ -67,7 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     check_safe(settings)
     database = Database(settings.database_url)
     live = Live(status.look_with(database, settings.lease_s))
-    broker, writer = Broker(settings), Writer(database)
+    broker = Broker(settings)
+    writer, reader = Together(database.write), Together(database.read)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         live.close()
         broker.close()
         writer.close()
+        reader.close()
         database.close()
 
     app = FastAPI(
@@ -89,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         secrets=secrets(settings),
         database=database,
         writer=writer,
+        reader=reader,
         store=settings.open_store(),
         broker=broker,
         live=live,

@@ -136,9 +136,11 @@ class _HandOut:
         known_from = self.service.open_from.get(self.experiment) or 0
         all_handed = handing_out.claim_all(session, self.experiment, wishes, known_from)
         _look_up_clips(self.service, session, [one for handed in all_handed for one in handed.comparisons])
-        if all_handed[0].open_from > MANY:
-            self.service.open_from.put(self.experiment, all_handed[0].open_from)
-        given, wanted = self.service.tally.of(session, all_handed[0].round_id)
+        first = all_handed[0]
+        if first.open_from > MANY:  # what became free before it is seen when all are looked at again
+            keep = self.service.open_from.put if first.looked_at_all else self.service.open_from.change
+            keep(self.experiment, first.open_from)
+        given, wanted = self.service.tally.of(session, first.round_id)
         return [
             Claims(
                 comparisons=[_view(self.service, session, one) for one in handed.comparisons],

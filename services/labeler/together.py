@@ -1,28 +1,28 @@
-"""One writer for all labelers: who comes while a transaction is written is served together in the next one.
+"""Who comes while others are served is served together with all who came meanwhile.
 
 A claim or an answer is a few quick statements, and what costs is all around them: to wait for the database's
-reply to each, to begin and commit a transaction, to wait for the disk, to wake a thread. So one thread writes
-one transaction after the other, each with everything that waits by then, and those who want the same are
-served by the same statements. With one labeler at work that is one claim or answer in each; with a thousand,
-as many as came in the meantime. Nobody is told anything before the commit.
+reply to each, to begin and commit a transaction, to wait for the disk, to wake a thread. So one thread goes
+through one transaction after the other, each with everything that waits by then, and those who want the same
+are served by the same statements. With one labeler at work that is one claim or answer in each; with a
+thousand, as many as came in the meantime. Nobody is told anything before the commit.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from shared.database import Database
 from shared.labels import LabelError
 
 Wish = TypeVar("Wish")
 Outcome = TypeVar("Outcome")
 # Serves several wishes: returns for each, in their order, what came of it, or why it is refused.
-Serve = Callable[[Session, list[Wish]], list[Outcome | LabelError]]
+Serve = Callable[[Session, list[Wish]], Sequence[Outcome | LabelError]]
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class _Waiting:
     future: "asyncio.Future[Any]"
 
 
-class Writer:
-    """Serves wishes in transactions of a database. All who wait for it are in one event loop."""
+class Together:
+    """Serves wishes in transactions, one after the other. All who wait for it are in one event loop.
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self._hand = ThreadPoolExecutor(1, "lockstep-hand")
+    `transaction` opens one, as `Database.write` and `Database.read` do.
+    """
+
+    def __init__(self, transaction: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._transaction = transaction
+        self._hand = ThreadPoolExecutor(1, "lockstep-together")
         self._waiting: list[_Waiting] = []
         self._at_work = False
 
@@ -59,7 +62,7 @@ class Writer:
         return await future
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish what was begun."""
         self._hand.shutdown()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,11 +70,11 @@ class Writer:
         batch, self._waiting = self._waiting, []
         self._at_work = bool(batch)
         if batch:
-            self._hand.submit(self._write, loop, batch)
+            self._hand.submit(self._work, loop, batch)
 
-    def _write(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
-        """Serve a batch, on the writer's own thread."""
-        outcomes = self._together(batch)
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+        """Serve a batch, on a thread of its own."""
+        outcomes = self._served(batch)
         loop.call_soon_threadsafe(self._tell, loop, batch, outcomes)
 
     def _tell(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], outcomes: list[Any]) -> None:
@@ -85,25 +88,25 @@ class Writer:
             else:
                 one.future.set_result(outcome)
 
-    def _together(self, batch: list[_Waiting]) -> list[Any]:
+    def _served(self, batch: list[_Waiting]) -> list[Any]:
         """Serve a batch in one transaction; return for each what came of it, or the error."""
         groups: dict[Hashable, list[int]] = defaultdict(list)
         for place, one in enumerate(batch):
             groups[one.serve].append(place)
         outcomes: dict[int, Any] = {}
         try:
-            with self.database.write() as session:
+            with self._transaction() as session:
                 for places in groups.values():
                     served = _serve(session, [batch[place] for place in places])
                     outcomes |= zip(places, served, strict=True)
         except Exception as error:  # nothing was written
             if len(batch) == 1:
                 return [error]
-            return [outcome for one in batch for outcome in self._together([one])]
+            return [outcome for one in batch for outcome in self._served([one])]
         return [outcomes[place] for place in range(len(batch))]
 
 
-def _serve(session: Session, group: list[_Waiting]) -> list[Any]:
+def _serve(session: Session, group: list[_Waiting]) -> Sequence[Any]:
     try:
         return group[0].serve(session, [one.wish for one in group])
     except LabelError as refusal:
