@@ -28,6 +28,7 @@ from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
 from services.labeler.report_schemas import Health
+from services.labeler.together import Together
 from shared.broker import Broker, BrokerAway
 from shared.database import Database
 from shared.models import Base
@@ -71,12 +72,15 @@ def create_app(settings: Settings) -> FastAPI:
     database = Database(settings.database_url)
     live = Live(status.look_with(database, settings.lease_s))
     broker = Broker(settings)
+    writer, reader = Together(database.write), Together(database.read)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         live.close()
         broker.close()
+        writer.close()
+        reader.close()
         database.close()
 
     app = FastAPI(
@@ -90,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         secrets=secrets(settings),
         database=database,
+        writer=writer,
+        reader=reader,
         store=settings.open_store(),
         broker=broker,
         live=live,
