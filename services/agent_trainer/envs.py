@@ -129,17 +129,20 @@ class Episodes:
 
 
 def judgement(
-    env_id: str, settings: atari.Settings, seed: int, actions: np.ndarray, observations: np.ndarray,
+    env_id: str, settings: atari.Settings, seed: int, actions: np.ndarray, observations: np.ndarray | None,
     rewards: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Return what a teacher judges by, one number for each of T steps, played from `seed` on.
 
-    actions: [T]; observations: [T, *O] what each step led to; rewards: [T] the environment's own. Teachers
-    alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and Donkey Kong.
+    actions: [T]; observations: [T, D] what each step led to, None for frames; rewards: [T] the environment's
+    own. Teachers alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and
+    Donkey Kong.
     """
     if env_id == "ALE/DonkeyKong-v5":
         return donkey_kong.judge(donkey_kong.memory(settings, seed, actions.tolist()), rewards)
-    return judge_cartpole(observations) if env_id.startswith("CartPole-") else rewards.astype(np.float64)
+    if env_id.startswith("CartPole-") and observations is not None:
+        return judge_cartpole(observations)
+    return rewards.astype(np.float64)
 
 
 def judge_cartpole(observations: np.ndarray) -> np.ndarray:

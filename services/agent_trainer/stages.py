@@ -4,7 +4,7 @@ A stage is a function of its job: every random draw comes from the experiment's 
 never from the attempt, so an attempt that is killed and tried again gives the same clips and weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from services import weights
 from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.agent_trainer.play import Play, whole
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
@@ -67,15 +68,14 @@ def collect(
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
     noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
-    chunks: list[ppo.Rollout] = []
-    for done in range(0, steps, CHUNK):
-        stop_if(should_stop)
-        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done), noise))
-        on_progress(0.5 * (done + 1) / steps, {})
-    play = ppo.Rollout(
-        *(torch.cat(columns) for columns in zip(*(vars(c).values() for c in chunks), strict=True))
-    )
 
+    def rollouts() -> Iterator[ppo.Rollout]:
+        for done in range(0, steps, CHUNK):
+            stop_if(should_stop)
+            yield ppo.rollout(agent, player, min(CHUNK, steps - done), noise)
+            on_progress(0.5 * (done + 1) / steps, {})
+
+    play = whole(rollouts())
     draw = torch.Generator().manual_seed(seed)
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
     pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
@@ -87,14 +87,11 @@ def collect(
     for number, segment in enumerate(segments):
         stop_if(should_stop)
         part = slice(segment.start, segment.start + config.segments.length)
-        after = play.next_observations[part, segment.env].numpy()  # [T, *O]
-        observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
+        after = play.sights[play.after[part, segment.env]]  # [T, *O]
+        observations = torch.cat([play.sights[play.before[segment.start, segment.env]][None], after]).numpy()
         npz = pack_npz(observations, play.actions[part, segment.env].numpy())
         if segment.env not in judged:
-            whole = (
-                x[:, segment.env].numpy() for x in (play.actions, play.next_observations, play.env_rewards)
-            )
-            judged[segment.env] = envs.judgement(config.env_id, games(config), seed + segment.env, *whole)
+            judged[segment.env] = judge(config, seed, play, segment.env)
         mp4 = (
             encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
             if encode
@@ -118,7 +115,7 @@ def collect(
 
 
 def choose(
-    play: ppo.Rollout, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
+    play: Play, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
     draw: torch.Generator,
 ) -> list[tuple[Segment, Segment]]:  # fmt: skip
     """Choose `count` pairs of segments: at random, or where the ensemble's members disagree most."""
@@ -140,7 +137,7 @@ def choose(
         steps = starts[pairs][..., 0, None] + torch.arange(length)  # [wanted, 2, L]
         sums = torch.cat(  # [M, wanted, 2]; some at a time, for frames are large
             [
-                model.predict(play.next_observations[part, starts[some][..., 1, None]]).sum(-1).cpu()
+                model.predict(play.sights[play.after[part, starts[some][..., 1, None]]]).sum(-1).cpu()
                 for part, some in zip(torch.split(steps, 256), torch.split(pairs, 256), strict=True)
             ],
             dim=1,
@@ -151,8 +148,16 @@ def choose(
     return [(first, second) for first, second in chosen]
 
 
+def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarray:
+    """Return what a teacher judges by, of each step of an environment's whole play [T]."""
+    actions, rewards = play.actions[:, env].numpy(), play.env_rewards[:, env].numpy()
+    # Nobody judges by frames, of which a whole play would be many.
+    seen = play.sights[play.after[:, env]].numpy() if play.sights.dim() == 2 else None
+    return envs.judgement(config.env_id, games(config), seed + env, actions, seen, rewards)
+
+
 def film(
-    config: ExperimentConfig, seed: int, play: ppo.Rollout, segments: list[Segment]
+    config: ExperimentConfig, seed: int, play: Play, segments: list[Segment]
 ) -> dict[tuple[int, int], np.ndarray]:
     """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
     frames: dict[tuple[int, int], np.ndarray] = {}

@@ -103,9 +103,10 @@ class RewardModel(nn.Module):
         return x.view(-1, *leading)
 
     @torch.no_grad()
-    def predict(self, observations: Tensor, at_once: int = 8192) -> Tensor:
+    def predict(self, observations: Tensor) -> Tensor:
         """Return what `forward` does, a bounded number of the leading rows at a time."""
-        rows = max(1, at_once // max(1, observations[0].numel() // self.mean.numel()))
+        size, each = self.mean.numel(), observations[0].numel() // self.mean.numel()
+        rows = max(1, min(8192, (1 << 24) // size) // max(1, each))  # frames are large
         return torch.cat([self(part) for part in torch.split(observations, rows)], dim=1)
 
     @torch.no_grad()
@@ -167,8 +168,9 @@ def train(
     if not len(ranks):
         raise ValueError("there is no preference to train on; all are held out")
     if not model.measured:
-        seen = data.observations.flatten(0, 2)
-        seen = seen[:: 1 + len(seen) // 4096].float()  # some thousands tell enough
+        count = data.observations.shape[:3].numel()
+        some = torch.arange(0, count, 1 + count // 4096)  # some thousands tell enough
+        seen = data.observations[torch.unravel_index(some, data.observations.shape[:3])].float()
         model.mean.copy_(seen.mean(0))
         deviation = seen.std(0, correction=0).clamp(min=8 if model.eyes else 0)
         model.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))

@@ -48,19 +48,8 @@ def train_reward(
     settings = config.reward_model.model_dump(exclude={"restart"})
     seed = seed_for(config.seed, job.round_number, "training_reward")
     args = reward_model.Args(seed=seed, **settings)
-    cache: dict[str, np.ndarray] = {}
-
-    def observations(clip: Artifact) -> np.ndarray:  # [T, *O]: what each step led to
-        if clip.sha256 not in cache:
-            cache[clip.sha256] = unpack_npz(store.get(clip.key, clip.sha256))[0][1:]
-        return cache[clip.sha256]
-
-    clips = [[observations(clip) for clip in label.clips] for label in job.labels]
-    shapes = sorted({clip.shape for row in clips for clip in row} | {(len(row),) for row in clips})
-    if len(shapes) != 2:  # one shape of clips, one number of clips in a comparison
-        raise ValueError(f"the clips to compare differ in number, length or observation: {shapes}")
     data = reward_model.Preferences(
-        torch.from_numpy(np.array(clips)),  # [B, K, T, *O]
+        observations(job, store, should_stop),
         torch.tensor([label.ranks for label in job.labels]),
         torch.tensor([label.held_out for label in job.labels]),
     )
@@ -94,6 +83,39 @@ def train_reward(
         metrics,
         put_artifact(store, "predictions", job.prefix + "predictions.json", told),
     )
+
+
+def observations(job: TrainRewardJob, store: Store, should_stop: Callable[[], bool]) -> torch.Tensor:
+    """Return what each step of the label set's clips led to [B, K, T, *O].
+
+    Of stacked frames each lies in memory once: what is returned is a view of them. ValueError for clips that
+    cannot be compared with each other.
+    """
+
+    def load(clip: Artifact) -> np.ndarray:  # [T, *O]
+        return unpack_npz(store.get(clip.key, clip.sha256))[0][1:]
+
+    count, like = len(job.labels[0].clips), load(job.labels[0].clips[0])
+    stacked = like.ndim == 4  # [T, C, H, W]
+    length = len(like) + (like.shape[1] - 1 if stacked else 0)
+    shape = (len(job.labels), count, length, *like.shape[2 if stacked else 1 :])
+    frames = torch.from_numpy(np.empty(shape, like.dtype))
+    places: dict[str, tuple[int, int]] = {}  # where a clip lies already: several may have compared it
+    for row, label in enumerate(job.labels):
+        if should_stop():
+            raise StageStopped
+        for column, clip in enumerate(label.clips):
+            if clip.sha256 in places:
+                frames[row, column] = frames[places[clip.sha256]]
+                continue
+            after = load(clip)
+            if after.shape != like.shape or len(label.clips) != count:
+                shapes = [(count, *like.shape), (len(label.clips), *after.shape)]
+                raise ValueError(f"the clips to compare differ in number, length or observation: {shapes}")
+            once = np.concatenate([after[0], after[1:, -1]]) if stacked else after
+            frames[row, column] = torch.from_numpy(once.copy())
+            places[clip.sha256] = (row, column)
+    return frames.unfold(2, like.shape[1], 1).movedim(-1, 3) if stacked else frames
 
 
 @torch.no_grad()
