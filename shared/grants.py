@@ -40,6 +40,7 @@ GRANTS: dict[str, dict[str, str]] = {
         f"UPDATE ({END}, worker, claimed_at, first_step_at, lease_until, progress, metrics)",
     },
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
+    "checkpoints": {WORKER: "SELECT, INSERT, DELETE"},  # of use until there is a newer one
     "clips": {
         LABELER: "SELECT, INSERT",
         WORKER: "SELECT, INSERT",

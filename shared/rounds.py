@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from shared import labels, results, reuse, states
 from shared.config import ExperimentConfig
 from shared.database import now
-from shared.jobs import Result, TrainAgentResult
-from shared.models import Attempt, Experiment, Round
+from shared.jobs import Artifact, Result, TrainAgentResult
+from shared.models import Attempt, Checkpoint, Experiment, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import (
     Hint,
@@ -184,6 +184,14 @@ def heartbeat(
         return Beat(lost=True, stop=True)
     query = select(Experiment.state).join(Round).join(Attempt).where(Attempt.id == attempt_id)
     return Beat(lost=False, stop=session.scalar(query) != ExperimentState.RUNNING)
+
+
+def keep_checkpoint(session: Session, attempt_id: int, artifact: Artifact) -> None:
+    """Let the stage's next attempt, if one is needed, go on from `artifact`; StaleState as in `complete`."""
+    attempt, _ = _running(session, attempt_id)
+    row = Checkpoint(attempt_id=attempt.id, key=artifact.key, sha256=artifact.sha256, size=artifact.size)
+    row.stored_at = now(session)
+    session.add(row)
 
 
 def complete(session: Session, attempt_id: int, result: Result) -> list[Hint]:

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     silence_s: float = Field(
         600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
     )
+    checkpoint_s: float = Field(
+        300, gt=0, description="seconds of training a reward model after which a checkpoint is stored"
+    )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",

@@ -13,7 +13,7 @@ Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurre
 """
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # [B, *O], [B], [B, *O] -> [B]
 Progress = Callable[[float, dict[str, float]], None]  # fraction done, newest metrics
@@ -72,10 +73,7 @@ class Args:
 
 @dataclass
 class Rollout:
-    """What T steps in N environments gave.
-
-    An observation's shape *O is [D] for a vector (float32), [C, H, W] for C stacked frames (uint8).
-    """
+    """T steps in N environments; *O is [D] (a vector, float32) or [C, H, W] (C stacked frames, uint8)."""
 
     sights: Tensor  # [T + 1, N, *O] what was seen before each step, and after the last
     finals: Tensor  # [E, *O] what the E episodes that ended showed last, in the order of `ended`
@@ -274,25 +272,23 @@ def update(
             nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
             optimizer.step()
     with torch.no_grad():  # of the last minibatch, as CleanRL logs them
-        explained = 1 - (targets - values).var() / (targets.var() + 1e-8)
         losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         losses |= {"old_approx_kl": (-log_ratio).mean(), "approx_kl": (ratio - 1 - log_ratio).mean()}
         losses["clipfrac"] = ((ratio - 1).abs() > args.clip_coef).float().mean()
-        losses["explained_variance"] = explained
+        losses["explained_variance"] = 1 - (targets - values).var() / (targets.var() + 1e-8)
     return {f"losses/{name}": loss.item() for name, loss in losses.items()}
 
 
 def train(
     args: Args, agent: Agent, envs: VectorEnv[Any, Any, Any], reward_fn: RewardFn | Literal["env"],
     on_progress: Progress = lambda fraction, metrics: None, should_stop: Callable[[], bool] = lambda: False,
-    first_step: int = 0,
+    first_step: int = 0, resumable: Callable[..., Iterable[int]] = lambda updates, *parts: updates,
 ) -> dict[str, float]:  # fmt: skip
     """Train `agent` in place for `args.total_steps`, or until `should_stop()`; return the last metrics.
 
-    `first_step` shifts the steps that TensorBoard shows, so that rounds follow one another.
+    `first_step` shifts the steps that TensorBoard shows, so that rounds follow one another; `resumable` may
+    skip updates that a checkpoint holds, and change the parts it is given (see `services/checkpoints.py`).
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     player = Player(envs, args.seed)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     writer = SummaryWriter(args.log_dir) if args.log_dir else None
@@ -301,7 +297,7 @@ def train(
     updates = max(1, args.total_steps // batch)
     if not agent.measured:  # these steps only measure
         agent.measure(rollout(agent, player, args.num_steps).observations, envs.single_observation_space)
-    for number in range(updates):
+    for number in resumable(range(updates), agent, optimizer, player):
         if should_stop():
             break
         if args.anneal:

@@ -16,6 +16,7 @@ from services import weights
 from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
 from services.agent_trainer.play import Play, whole
+from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
@@ -174,11 +175,12 @@ def film(
 
 def train_agent(
     job: TrainAgentJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
-    encode: Encode | None = encode_mp4,
+    encode: Encode | None = encode_mp4, keep_checkpoint: Tell | None = None,
 ) -> TrainAgentResult:  # fmt: skip
     """Go on training the agent, on the reward model's predictions alone; evaluate and film it.
 
-    Raises StageStopped if asked to stop. `encode=None` leaves the film out.
+    Raises StageStopped if asked to stop. `encode=None` leaves the film out; `keep_checkpoint` is told of
+    checkpoints, without which none is stored.
     """
     set_threads()
     config = configuration.parse(job.config)
@@ -186,16 +188,20 @@ def train_agent(
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
     model = load_reward_model(store, job.reward_model)
     last = job.round_number == config.rounds
-    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
+    ours = {"linger", "restart", "final_steps", "anneal", "checkpoint_steps"}
+    settings = config.agent.model_dump(exclude=ours)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
+    legs = in_legs(Checkpoints(job, store, keep_checkpoint), config, seed)
     metrics = ppo.train(
-        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played
-    )
+        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played,
+        legs,
+    )  # fmt: skip
+    vector.close()
     stop_if(should_stop)
     true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
     metrics |= {
@@ -215,6 +221,29 @@ def train_agent(
         true_returns=true_returns,
         metrics=metrics,
     )
+
+
+def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Callable[..., Iterator[int]]:
+    """Return what cuts the updates of long training into legs, between which it can be interrupted.
+
+    The inside of a game can't be saved. So each leg after the first begins with fresh episodes, drawn from
+    its own seed, in every attempt alike: one that goes on from a checkpoint gives the same weights as one
+    that never stopped.
+    """
+    leg = max(1, config.agent.checkpoint_steps // (config.agent.num_envs * config.agent.num_steps))
+
+    def resumable(
+        updates: range, agent: ppo.Agent, optimizer: torch.optim.Optimizer, player: ppo.Player
+    ) -> Iterator[int]:
+        begin = checkpoints.restore(agent, optimizer)
+        for number in updates[begin:]:
+            if number and number % leg == 0:
+                if number != begin:
+                    checkpoints.save(number, agent, optimizer)
+                vars(player).update(vars(ppo.Player(player.envs, seed_for(seed, number))))
+            yield number
+
+    return resumable
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ logistic function of the difference of the two sums. Equations and sources: docs
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -157,11 +157,13 @@ def train(
     model: RewardModel, data: Preferences,
     on_progress: Callable[[float, dict[str, float]], None] = lambda fraction, metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
+    resumable: Callable[..., Iterable[int]] = lambda epochs, *parts: epochs,
 ) -> dict[str, float]:  # fmt: skip
     """Train `model` in place on what is not held out, or until `should_stop()`; return the metrics.
 
     Each member has its own bootstrap sample: how often it drew each comparison weighs that comparison's loss.
     Both normalisations are computed here, over all clips given, so they hold from the first round on.
+    `resumable` may skip epochs that a checkpoint holds, see `services/checkpoints.py`.
     """
     args, device = model.args, model.mean.device
     kept, ranks = (~data.held_out).nonzero().squeeze(1), data.ranks[~data.held_out]  # [B], [B, K]
@@ -179,7 +181,7 @@ def train(
     drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
     times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    for epoch in range(args.epochs):
+    for epoch in resumable(range(args.epochs), model, optimizer, draw):
         if should_stop():
             break
         whole = args.batch_size is None or args.batch_size >= len(ranks)

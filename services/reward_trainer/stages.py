@@ -1,7 +1,8 @@
 """The reward trainer's stage: preferences in, reward model out. A function of its job, bit for bit."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer.clips import unpack_npz
+from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
@@ -24,19 +26,22 @@ from shared.jobs import (
     put_artifact,
     seed_for,
 )
+from shared.settings import load_settings
 
 Progress = Callable[[float, dict[str, float]], None]
 
 
 def train_reward(
-    job: TrainRewardJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool]
-) -> TrainRewardResult:
+    job: TrainRewardJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
+    keep_checkpoint: Tell | None = None,
+) -> TrainRewardResult:  # fmt: skip
     """Train an ensemble on every preference given so far and store it.
 
     A fresh one, unless `reward_model.restart` says otherwise: where that costs seconds, they buy that old
     mistakes are forgotten and that the outcome depends on the label set alone.
 
-    ValueError for labels that cannot be trained on, StageStopped if asked to stop.
+    ValueError for labels that cannot be trained on, StageStopped if asked to stop. `keep_checkpoint` is told
+    of checkpoints, without which none is stored.
     """
     set_threads()
     config = configuration.parse(job.config)
@@ -70,7 +75,8 @@ def train_reward(
             on_progress(fraction, metrics)
             log(fraction, metrics)
 
-        learned = reward_model.train(model, data, tell, should_stop)
+        epochs = from_time_to_time(Checkpoints(job, store, keep_checkpoint), load_settings().checkpoint_s)
+        learned = reward_model.train(model, data, tell, should_stop, epochs)
         if should_stop():
             raise StageStopped
         log(1.0, learned)
@@ -83,6 +89,23 @@ def train_reward(
         metrics,
         put_artifact(store, "predictions", job.prefix + "predictions.json", told),
     )
+
+
+def from_time_to_time(checkpoints: Checkpoints, every_s: float) -> Callable[..., Iterator[int]]:
+    """Return what stores checkpoints, `every_s` seconds or more apart, and begins where one was made."""
+
+    def resumable(
+        epochs: range, model: reward_model.RewardModel, optimizer: torch.optim.Optimizer,
+        draw: torch.Generator,
+    ) -> Iterator[int]:  # fmt: skip
+        begin, stored_at = checkpoints.restore(model, optimizer, draw), time.monotonic()
+        for epoch in epochs[begin:]:
+            if epoch > begin and time.monotonic() - stored_at >= every_s:
+                checkpoints.save(epoch, model, optimizer, draw)
+                stored_at = time.monotonic()
+            yield epoch
+
+    return resumable
 
 
 def observations(job: TrainRewardJob, store: Store, should_stop: Callable[[], bool]) -> torch.Tensor:
