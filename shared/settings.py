@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of the web servers before the labeler whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's are",
     )
+    environments_dir: Path = Field(
+        Path("exercises/environments"),
+        description="folder of modules that register environments of your own (docs/environments.md); "
+        "trainers import from it, and with docker compose it is mounted into them",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )
@@ -136,6 +141,7 @@ class Settings(BaseSettings):
             "store_url": (folder / "store").as_uri(),
         }
         object.__setattr__(self, "data_dir", folder)
+        object.__setattr__(self, "environments_dir", self.environments_dir.absolute())
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)  # the model is frozen for everybody else
