@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared import labels
+from shared import checkpoints, labels
 from shared.jobs import Artifact, CollectJob, Job, TrainAgentJob, TrainRewardJob, seed_for
 from shared.models import Attempt, Experiment, Round, StoredArtifact
 from shared.states import RoundState
@@ -40,6 +40,7 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
     if attempt.stage == RoundState.COLLECTING:
         reward_model = _newest(session, round_, "reward_model", round_.number - 1)
         return CollectJob(**common, agent=agent, reward_model=reward_model)
+    checkpoint = checkpoints.newest(session, round_.id, attempt.stage)
     if attempt.stage == RoundState.TRAINING_REWARD:
         digest = labels.label_set_sha256(session, round_)
         if digest != round_.label_set_sha256:
@@ -49,11 +50,13 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
             )
         reward_model = _newest(session, round_, "reward_model", round_.number - 1)
         known = labels.label_set(session, round_)
-        return TrainRewardJob(**common, labels=known, reward_model=reward_model, agent=agent)
+        return TrainRewardJob(
+            **common, labels=known, reward_model=reward_model, agent=agent, checkpoint=checkpoint
+        )
     reward_model = _newest(session, round_, "reward_model", round_.number)
     if reward_model is None:
         raise StaleState(f"round {round_.number} has no reward model to train the agent on")
-    return TrainAgentJob(**common, reward_model=reward_model, agent=agent)
+    return TrainAgentJob(**common, reward_model=reward_model, agent=agent, checkpoint=checkpoint)
 
 
 def _run(experiment: Experiment) -> str:

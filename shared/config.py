@@ -130,6 +130,11 @@ class AgentConfig(Section):
         "last_round", description="when the step size falls linearly to zero"
     )
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
+    checkpoint_steps: int = Field(
+        250_000,
+        ge=1,
+        description="environment steps after which training stores a checkpoint and begins fresh episodes",
+    )
     hidden: int = Field(64, ge=1, description="units in each of the two hidden layers")
     linger: int = Field(
         10,

@@ -18,14 +18,14 @@ Metrics = dict[str, Any]
 
 
 class StageStopped(Exception):
-    """A stage was asked to stop and did: nothing it stored is official, another attempt begins anew."""
+    """A stage was asked to stop and did: another attempt begins anew, or from its last checkpoint."""
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A file in the store. It is official only when the database points at it."""
 
-    kind: str  # "reward_model", "predictions", "agent", "video", "clip_npz", "clip_mp4"
+    kind: str  # "reward_model", "predictions", "agent", "video", "clip_npz", "clip_mp4", "checkpoint"
     key: str
     sha256: str
     size: int  # bytes
@@ -115,6 +115,7 @@ class TrainRewardJob:
     reward_model: Artifact | None  # of the round before
     agent: Artifact | None  # of the round before
     run: str = ""
+    checkpoint: Artifact | None = None  # of an earlier attempt, to go on from
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class TrainAgentJob:
     reward_model: Artifact
     agent: Artifact | None  # of the round before
     run: str = ""
+    checkpoint: Artifact | None = None  # of an earlier attempt, to go on from
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,22 @@ class StoredArtifact(Base):
     size: Mapped[int] = mapped_column(BigInteger)  # bytes
 
 
+class Checkpoint(Base):
+    """Half-done training that is in the store; the newest of a stage is what its next attempt goes on from.
+
+    Rows are deleted, after their files, once there is a newer one or the stage is over.
+    """
+
+    __tablename__ = "checkpoints"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
+    sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    stored_at: Mapped[datetime]  # when the database heard of it
+    attempt: Mapped[Attempt] = relationship()
+
+
 class Clip(Base):
     """A stored segment: the reward model sees the npz, people see the mp4."""
 

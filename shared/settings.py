@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of the web servers before the labeler whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's are",
     )
+    environments_dir: Path = Field(
+        Path("exercises/environments"),
+        description="folder of modules that register environments of your own (docs/environments.md); "
+        "trainers import from it, and with docker compose it is mounted into them",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )
@@ -86,6 +91,9 @@ class Settings(BaseSettings):
     )
     silence_s: float = Field(
         600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
+    )
+    checkpoint_s: float = Field(
+        300, gt=0, description="seconds of training a reward model after which a checkpoint is stored"
     )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -139,6 +147,7 @@ class Settings(BaseSettings):
             "store_url": (folder / "store").as_uri(),
         }
         object.__setattr__(self, "data_dir", folder)
+        object.__setattr__(self, "environments_dir", self.environments_dir.absolute())
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)  # the model is frozen for everybody else

@@ -41,7 +41,7 @@ def tiny(name: str = "tiny", **changes: Any) -> ExperimentConfig:
         "evaluation": {"episodes": 3},
     }
     for key, value in changes.items():
-        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return config.parse(data)
 
 

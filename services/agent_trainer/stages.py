@@ -4,7 +4,7 @@ A stage is a function of its job: every random draw comes from the experiment's 
 never from the attempt, so an attempt that is killed and tried again gives the same clips and weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 from services import weights
 from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.agent_trainer.play import Play, whole
+from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
@@ -67,15 +69,14 @@ def collect(
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
     noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
-    chunks: list[ppo.Rollout] = []
-    for done in range(0, steps, CHUNK):
-        stop_if(should_stop)
-        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done), noise))
-        on_progress(0.5 * (done + 1) / steps, {})
-    play = ppo.Rollout(
-        *(torch.cat(columns) for columns in zip(*(vars(c).values() for c in chunks), strict=True))
-    )
 
+    def rollouts() -> Iterator[ppo.Rollout]:
+        for done in range(0, steps, CHUNK):
+            stop_if(should_stop)
+            yield ppo.rollout(agent, player, min(CHUNK, steps - done), noise)
+            on_progress(0.5 * (done + 1) / steps, {})
+
+    play = whole(rollouts())
     draw = torch.Generator().manual_seed(seed)
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
@@ -87,14 +88,11 @@ def collect(
     for number, segment in enumerate(segments):
         stop_if(should_stop)
         part = slice(segment.start, segment.start + config.segments.length)
-        after = play.next_observations[part, segment.env].numpy()  # [T, *O]
-        observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
+        after = play.sights[play.after[part, segment.env]]  # [T, *O]
+        observations = torch.cat([play.sights[play.before[segment.start, segment.env]][None], after]).numpy()
         npz = pack_npz(observations, play.actions[part, segment.env].numpy())
         if segment.env not in judged:
-            whole = (
-                x[:, segment.env].numpy() for x in (play.actions, play.next_observations, play.env_rewards)
-            )
-            judged[segment.env] = envs.judgement(config.env_id, games(config), seed + segment.env, *whole)
+            judged[segment.env] = judge(config, seed, play, segment.env)
         mp4 = (
             encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
             if encode
@@ -121,7 +119,7 @@ def collect(
 
 
 def choose(
-    play: ppo.Rollout, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
+    play: Play, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
     draw: torch.Generator,
 ) -> list[list[Segment]]:  # fmt: skip
     """Choose `count` comparisons of K segments: at random, or where the ensemble's members disagree most.
@@ -148,7 +146,7 @@ def choose(
         steps = starts[together][..., 0, None] + torch.arange(length)  # [wanted, K, L]
         sums = torch.cat(  # [M, wanted, K]; some at a time, for frames are large
             [
-                model.predict(play.next_observations[part, starts[some][..., 1, None]]).sum(-1).cpu()
+                model.predict(play.sights[play.after[part, starts[some][..., 1, None]]]).sum(-1).cpu()
                 for part, some in zip(torch.split(steps, 256), torch.split(together, 256), strict=True)
             ],
             dim=1,
@@ -160,8 +158,16 @@ def choose(
     return [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in row] for row in together]
 
 
+def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarray:
+    """Return what a teacher judges by, of each step of an environment's whole play [T]."""
+    actions, rewards = play.actions[:, env].numpy(), play.env_rewards[:, env].numpy()
+    # Nobody judges by frames, of which a whole play would be many.
+    seen = play.sights[play.after[:, env]].numpy() if play.sights.dim() == 2 else None
+    return envs.judgement(config.env_id, games(config), seed + env, actions, seen, rewards)
+
+
 def film(
-    config: ExperimentConfig, seed: int, play: ppo.Rollout, segments: list[Segment]
+    config: ExperimentConfig, seed: int, play: Play, segments: list[Segment]
 ) -> dict[tuple[int, int], np.ndarray]:
     """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
     frames: dict[tuple[int, int], np.ndarray] = {}
@@ -178,11 +184,12 @@ def film(
 
 def train_agent(
     job: TrainAgentJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
-    encode: Encode | None = encode_mp4,
+    encode: Encode | None = encode_mp4, keep_checkpoint: Tell | None = None,
 ) -> TrainAgentResult:  # fmt: skip
     """Go on training the agent, on the reward model's predictions alone; evaluate and film it.
 
-    Raises StageStopped if asked to stop. `encode=None` leaves the film out.
+    Raises StageStopped if asked to stop. `encode=None` leaves the film out; `keep_checkpoint` is told of
+    checkpoints, without which none is stored.
     """
     set_threads()
     config = configuration.parse(job.config)
@@ -190,16 +197,20 @@ def train_agent(
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
     model = load_reward_model(store, job.reward_model)
     last = job.round_number == config.rounds
-    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
+    ours = {"linger", "restart", "final_steps", "anneal", "checkpoint_steps"}
+    settings = config.agent.model_dump(exclude=ours)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
+    legs = in_legs(Checkpoints(job, store, keep_checkpoint), config, seed)
     metrics = ppo.train(
-        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played
-    )
+        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played,
+        legs,
+    )  # fmt: skip
+    vector.close()
     stop_if(should_stop)
     true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
     metrics |= {
@@ -219,6 +230,29 @@ def train_agent(
         true_returns=true_returns,
         metrics=metrics,
     )
+
+
+def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Callable[..., Iterator[int]]:
+    """Return what cuts the updates of long training into legs, between which it can be interrupted.
+
+    The inside of a game can't be saved. So each leg after the first begins with fresh episodes, drawn from
+    its own seed, in every attempt alike: one that goes on from a checkpoint gives the same weights as one
+    that never stopped.
+    """
+    leg = max(1, config.agent.checkpoint_steps // (config.agent.num_envs * config.agent.num_steps))
+
+    def resumable(
+        updates: range, agent: ppo.Agent, optimizer: torch.optim.Optimizer, player: ppo.Player
+    ) -> Iterator[int]:
+        begin = checkpoints.restore(agent, optimizer)
+        for number in updates[begin:]:
+            if number and number % leg == 0:
+                if number != begin:
+                    checkpoints.save(number, agent, optimizer)
+                vars(player).update(vars(ppo.Player(player.envs, seed_for(seed, number))))
+            yield number
+
+    return resumable
 
 
 @torch.no_grad()
