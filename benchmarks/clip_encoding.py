@@ -1,8 +1,8 @@
-"""How long a clip takes to be written, and its size, beside imageio-ffmpeg: `python -m benchmarks.clip_encoding`.
+"""A clip's time to be written and its size, beside imageio-ffmpeg's: `python -m benchmarks.clip_encoding`.
 
-84 frames of 160 × 210 of each game, random play, written whole: frames in, a file's bytes out. imageio-ffmpeg
-is as it is by default. The last line is one JSON object: our time over theirs, our bytes over theirs, each the
-larger of the games'.
+84 frames of 160 × 210 of each game, random play: frames in, a file's bytes out. imageio-ffmpeg is as it is by
+default. The last line is one JSON object: our time over theirs, on the clock and of the processor, and our
+bytes over theirs, each the larger of the games'.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Comparisons a second that a reward model learns from, beside imitation: `python -m benchmarks.reward_model`.
+"""Comparisons a second learned from, beside imitation: `python -m benchmarks.reward_model`.
 
 Both train on the same made-up pairs of CartPole's shape, with two hidden layers of 32. imitation is as in its
-documentation (batches of 32); Lockstep as in its presets (all comparisons in a step), and once more in batches
-of 32. An epoch over B comparisons counts as B, for an ensemble too. The last line is one JSON object: ratios
-for clips of 25, 50 and 100 steps, a single network's and an ensemble's of three.
+documentation (batches of 32); Lockstep as in its presets (all comparisons in a step), and once more in
+batches of 32. An epoch over B comparisons counts as B, for an ensemble too. The last line is one JSON object:
+ratios for clips of 25, 50 and 100 steps, a single network's and those of an ensemble of three.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def compare(members: int, length: int, comparisons: int, turns: int, epochs: int
         other = small
         if peer:
             other = Side("imitation", theirs("imitation", "with_imitation", path, members, THEIR_EPOCHS))
-        print(f"\n{'ensemble of ' * (members > 1)}{members}, clips of {length} steps: comparisons learned from")
+        print(
+            f"\n{'ensemble of ' * (members > 1)}{members}, clips of {length} steps: comparisons learned from"
+        )
         measure(list({side.name: side for side in (mine, small, other)}.values()), turns)
     found = ratio(mine, other)
     print(f"{found:.1f} times (processor time {ratio(mine, other, 'cpu'):.1f}), ", end="")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +26,8 @@ PEERS = {  # name of an environment: what pip installs into it
     "sb3": (TORCH, "stable-baselines3==2.9.2", "ale-py==0.12.1", "opencv-python-headless"),
     # What CleanRL's own pyproject.toml asks for, but a newer ALE, which brings the games along.
     "cleanrl": (
-        TORCH, "gymnasium[classic-control]==0.29.1", "numpy<2", "ale-py==0.12.1", "opencv-python-headless<4.12",
-        "tensorboard", "tyro",
+        TORCH, "gymnasium[classic-control]==0.29.1", "numpy<2", "ale-py==0.12.1",
+        "opencv-python-headless<4.12", "tensorboard", "tyro",
     ),
 }  # fmt: skip
 
@@ -39,7 +39,7 @@ def python_of(peer: str) -> str:
     if not done.exists() or done.read_text() != wanted:
         print(f"installing {', '.join(PEERS[peer])} into {folder.relative_to(REPOSITORY)} ...", flush=True)
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", *PEERS[peer]], check=True)
         done.write_text(wanted)
     return str(python)
 
@@ -96,25 +96,25 @@ def theirs(peer: str, script: str, *arguments: object) -> list[str]:
     return [python_of(peer), str(path), *map(str, arguments)]
 
 
-def measure(sides: Sequence[Side], turns: int, tell: Callable[[str], None] = print) -> None:
-    """Let the sides take turns: one each that does not count, then `turns` that do."""
+def measure(sides: Sequence[Side], turns: int, warm: bool = True) -> None:
+    """Let the sides take turns, and print how fast they were; a first one of each warms up if `warm`."""
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
         try:
-            for number in range(turns + 1):
+            for number in range(turns + warm):
                 for place, side in enumerate(sides):
                     own = Path(folder) / str(place)
                     own.mkdir(exist_ok=True)
                     done = side.turn(own)
-                    if number:
+                    if number >= warm:
                         side.turns.append(done)
         finally:
             for side in sides:
                 side.stop()
     width = max(len(side.name) for side in sides)
-    tell(f"{'':{width}} {'a second':>12} {'a cpu second':>13}   turns, a second")
+    print(f"{'':{width}} {'a second':>12} {'a cpu second':>13}   turns, a second")
     for side in sides:
         each = " ".join(f"{turn['units'] / turn['wall']:.4g}" for turn in side.turns)
-        tell(f"{side.name:{width}} {side.rate():12,.1f} {side.rate('cpu'):13,.1f}   {each}")
+        print(f"{side.name:{width}} {side.rate():12,.1f} {side.rate('cpu'):13,.1f}   {each}")
 
 
 def ratio(mine: Side, other: Side, clock: str = "wall") -> float:

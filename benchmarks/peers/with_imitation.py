@@ -1,7 +1,7 @@
-"""A reward model trained by imitation's preference comparisons: `python with_imitation.py CLIPS.npz MEMBERS EPOCHS`.
+"""A reward model trained by imitation: `python with_imitation.py CLIPS.npz MEMBERS EPOCHS`.
 
-Networks and trainer are those of its documentation: two hidden layers of 32, running normalisation, batches of
-32, the cross-entropy loss.
+Networks and trainer are those of its documentation on preference comparisons: two hidden layers of 32, running
+normalisation, batches of 32, the cross-entropy loss.
 """
 
 import sys
@@ -28,7 +28,11 @@ def main(path: str, members: int, epochs: int) -> None:
     dataset.push(pairs, (ranks[:, 0] < ranks[:, 1]).astype(np.float32))
     spaces = (gym.spaces.Box(-np.inf, np.inf, observations.shape[3:], np.float32), gym.spaces.Discrete(2))
     quiet = logger.configure("log", [])
-    options = {"loss": preferences.CrossEntropyRewardLoss(), "rng": np.random.default_rng(1), "epochs": epochs}
+    options = {
+        "loss": preferences.CrossEntropyRewardLoss(),
+        "rng": np.random.default_rng(1),
+        "epochs": epochs,
+    }
     if members == 1:
         model = preferences.PreferenceModel(BasicRewardNet(*spaces, normalize_input_layer=RunningNorm))
         trainer = preferences.BasicRewardTrainer(model, custom_logger=quiet, **options)
