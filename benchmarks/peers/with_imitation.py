@@ -1,7 +1,7 @@
 """A reward model trained by imitation: `python with_imitation.py CLIPS.npz MEMBERS EPOCHS`.
 
-Networks and trainer are those of its documentation on preference comparisons: two hidden layers of 32, running
-normalisation, batches of 32, the cross-entropy loss.
+Networks and trainer are those of its documentation on preference comparisons: two hidden layers of 32,
+running normalisation, batches of 32, the cross-entropy loss.
 """
 
 import sys
