@@ -99,7 +99,7 @@ class RewardModel(nn.Module):
                 x = self.eyes(x).float().reshape(len(x), self.args.members, -1).transpose(0, 1)
         x = x.expand(self.args.members, -1, -1)  # [M, n, features]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if layer == 0 else x.tanh(), weight)
+            x = torch.baddbmm(bias, x if layer == 0 else x.tanh_(), weight)
         return x.view(-1, *leading)
 
     @torch.no_grad()
