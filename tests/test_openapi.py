@@ -22,10 +22,17 @@ ODD = {
     "name": ("No Such!", "nothing", "x" * 64),
     "action": ("explode", "retry"),
     "preference_id": ("1", "0b0c6b3e-6a83-4a2b-8f63-f5a7c4b6a111"),
+    "answer_id": ("1", "0b0c6b3e-6a83-4a2b-8f63-f5a7c4b6a111"),
     **dict.fromkeys(NUMBERS, ("0", "abc", str(2**31), "99999")),
 }
 UNKNOWN = {"PUT /api/preferences/{preference_id}": {"comparison": 99999}}
-LISTS = ("/api/admin/invitations", "/api/admin/labelers", "/api/admin/experiments", "/api/experiments")
+LISTS = (
+    "/api/admin/actions",
+    "/api/admin/invitations",
+    "/api/admin/labelers",
+    "/api/admin/experiments",
+    "/api/experiments",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,7 @@ def test_no_example_and_no_exception_is_left_of_what_there_is_no_more() -> None:
 
 def fill(path: str, **odd: str) -> str:
     values = {"name": NAME, "action": "pause", "preference_id": ODD["preference_id"][1]}
+    values["answer_id"] = ODD["answer_id"][1]
     return path.format(**{**dict.fromkeys(NUMBERS, "1"), **values, **odd})
 
 

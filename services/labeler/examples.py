@@ -11,7 +11,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 CLIP = {"id": 7, "url": "/api/clips/7.mp4?v=9f86d081884c7d65", "steps": 15, "fps": 15.0}
 OTHER = {"id": 8, "url": "/api/clips/8.mp4?v=60303ae22b998861", "steps": 15, "fps": 15.0}
-COMPARISON = {"id": 4, "round": 1, "clips": [CLIP, OTHER], "expires_at": LATER}
+COMPARISON = {"id": 4, "batch": "5d3c0b1f", "clips": [CLIP, OTHER], "expires_at": LATER}
 ME = {"id": 3, "name": "ada", "kind": "person", "labels": 12}
 INVITED = {
     "id": 5, "name": "ada", "labeler": None, "state": "open", "made_by": "admin", "created_at": AT,
@@ -73,18 +73,33 @@ EXAMPLES: dict[str, Any] = {
     "Invited": INVITED,
     "InvitedNow": {**INVITED, "link": "https://label.example.org/join#shown-this-once"},
     "LabelerSeen": {
-        "id": 3, "name": "ada", "kind": "person", "labels": 12, "sessions": 1, "used_at": AT,
+        "id": 3, "name": "ada", "kind": "person", "labels": 12, "repeats": 4, "repeated": 3, "sessions": 1, "used_at": AT,
         "created_at": AT,
     },
     "Status": {
         "name": "cartpole", "state": "running", "instructions": "Which cart holds its pole more upright?",
-        "round": 2, "of": 5, "round_state": "training_agent", "given": 16, "wanted": 16, "final_in_s": None,
+        "batch": "5d3c0b1f", "round": 2, "of": 5, "round_state": "training_agent", "given": 16, "wanted": 16, "final_in_s": None,
+        "wait": {
+            "stages": [{"stage": "training_agent", "left_s": 3.5}, {"stage": "collecting", "left_s": 3.1}],
+            "left_s": 6.6, "is_last": False,
+        },
         "attempt": {"stage": "training_agent", "state": "running", "progress": 0.4, "eta_s": 3.5},
         "rounds": [
             {"round": 1, "state": "done", "video": ROUND["video"]},
             {"round": 2, "state": "training_agent", "video": None},
         ],
     },
+    "Agents": {
+        "round": 2, "of": 5, "rounds": [{"round": 1, "state": "done", "video": ROUND["video"]}],
+    },
+    "PracticeView": {"done": 1, "of": 3, "comparisons": [{"id": 4, "clips": [CLIP, OTHER]}]},
+    "Feedback": {"others": [0, 1], "most": 3, "of": 4, "agreed": True},
+    "RoundOf": {"round": 1},
+    "Act": {
+        "id": 12, "at": AT, "actor": "admin", "address": "127.0.0.1", "action": "abandoned",
+        "about": "cartpole", "detail": {"reason": "the paddle learned nothing in five rounds"},
+    },
+    "Reusable": {"name": "cartpole", "answers": 80, "given_with": {"env_id": "CartPole-v1"}},
     "ComparisonView": COMPARISON,
     "OwnAnswers": {
         "frozen": False,

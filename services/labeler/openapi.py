@@ -49,6 +49,7 @@ MORE: dict[str, tuple[int, ...]] = {
     "POST /api/comparisons/{comparison_id}/skip": (403, 409),
     "PUT /api/preferences/{preference_id}": (403, 409),
     "DELETE /api/preferences/{preference_id}": (403, 409),
+    "PUT /api/practice/{answer_id}": (403, 409),
     "POST /api/labelers": (409,),
     "POST /api/session": (401, 429),
     "PATCH /api/me": (409,),
