@@ -73,12 +73,13 @@ EXAMPLES: dict[str, Any] = {
     "Invited": INVITED,
     "InvitedNow": {**INVITED, "link": "https://label.example.org/join#shown-this-once"},
     "LabelerSeen": {
-        "id": 3, "name": "ada", "kind": "person", "labels": 12, "repeats": 4, "repeated": 3, "sessions": 1, "used_at": AT,
-        "created_at": AT,
+        "id": 3, "name": "ada", "kind": "person", "labels": 12, "repeats": 4, "repeated": 3,
+        "sessions": 1, "used_at": AT, "created_at": AT,
     },
     "Status": {
         "name": "cartpole", "state": "running", "instructions": "Which cart holds its pole more upright?",
-        "batch": "5d3c0b1f", "round": 2, "of": 5, "round_state": "training_agent", "given": 16, "wanted": 16, "final_in_s": None,
+        "batch": "5d3c0b1f", "round": 2, "of": 5, "round_state": "training_agent", "given": 16,
+        "wanted": 16, "final_in_s": None,
         "wait": {
             "stages": [{"stage": "training_agent", "left_s": 3.5}, {"stage": "collecting", "left_s": 3.1}],
             "left_s": 6.6, "is_last": False,
