@@ -86,8 +86,9 @@ def test_the_demo_ends_by_itself_with_a_table_and_videos(tmp_path: Path) -> None
     assert videos == [str(tmp_path / "demo-1" / "videos" / "round-01.mp4")]
     assert Path(videos[0]).read_bytes()[4:8] == b"ftyp"
     spent = lockstep(
-        tmp_path, "demo", "--data-dir", str(tmp_path), *SETS, "--set", "rounds=1", "--teacher", "coin"
-    )
+        tmp_path, "demo", "--data-dir", str(tmp_path), *SETS, "--set", "rounds=1", "--teacher", "coin",
+        "--set", "labels.clips_per_comparison=3",
+    )  # fmt: skip
     assert spent.returncode == 1, spent.stdout + spent.stderr
     assert "the budget is spent" in spent.stdout
     assert (tmp_path / "demo-2" / "videos" / "round-01.mp4").exists()
