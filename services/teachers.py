@@ -150,8 +150,13 @@ def teach(
         joined = _send(client, "POST", "/api/labelers", lesson, {"name": lesson.name, "kind": "teacher"})
         client.headers["Authorization"] = f"Bearer {joined['token']}"
         judgements: dict[int, dict[int, list[float]]] = {}  # round → clip → judgement
+        numbers: dict[str, int] = {}  # batch → round
         for comparison in _comparisons(client, lesson, should_stop):
-            number = comparison["round"]
+            batch = comparison["batch"]
+            if batch not in numbers:
+                path = f"/api/teacher/comparisons/{comparison['id']}"
+                numbers[batch] = _send(client, "GET", path, lesson)["round"]
+            number = numbers[batch]
             if number not in judgements:
                 path = f"/api/teacher/experiments/{lesson.experiment}/rounds/{number}"
                 clips = _send(client, "GET", path, lesson)["clips"]

@@ -44,7 +44,7 @@ class Claimed:
     """A comparison handed to a labeler: the clips as they are to be shown, left to right, row by row."""
 
     comparison_id: int
-    round_number: int
+    round_id: int
     clip_ids: list[int]
     expires_at: datetime
 
@@ -117,7 +117,7 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int, start
                 handed.open_from = handed.open_from or found[0][1]
     for comparison_id, order, expires_at in rows:
         clip_ids = [clips[comparison_id][index] for index in to_list(order)]
-        handed.comparisons.append(Claimed(comparison_id, number, clip_ids, to_moment(expires_at)))
+        handed.comparisons.append(Claimed(comparison_id, round_id, clip_ids, to_moment(expires_at)))
     return handed
 
 
@@ -316,7 +316,7 @@ def _claimed(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed
     """Return a comparison as its labeler sees it."""
     ((shown, expires_at),) = run(session, sql.LEASE, comparison=comparison.id, labeler=labeler.id)
     clip_ids = [comparison.clip_ids[index] for index in to_list(shown)]
-    return Claimed(comparison.id, comparison.round_number, clip_ids, to_moment(expires_at))
+    return Claimed(comparison.id, comparison.round_id, clip_ids, to_moment(expires_at))
 
 
 def ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:

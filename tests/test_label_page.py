@@ -283,7 +283,7 @@ def test_training_is_shown_live_and_the_next_batch_comes_by_itself(site: Site) -
     scene.release(attempt_id)
     scene.train_reward()
     scene.train_agent()
-    expect(page.locator("#films video")).to_have_count(1)
+    expect(page.locator("#duo video")).to_have_count(1)
     expect(page.locator("[data-stage=training_agent] .note")).to_have_text("done")
     scene.collect()
     in_view(page, "labeling")

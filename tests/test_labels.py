@@ -62,7 +62,7 @@ def test_two_labelers_never_hold_the_same_comparison(database: Database) -> None
     of_ben = core.take(database, experiment_id, ben, 2)
     assert [len(of_ada), len(of_ben)] == [2, 1]
     assert len({one.comparison_id for one in of_ada + of_ben}) == 3
-    assert (of_ada[0].round_number, len(set(of_ada[0].clip_ids))) == (1, 2)
+    assert len(set(of_ada[0].clip_ids)) == 2
 
 
 def test_asking_again_gives_what_is_held_and_renews_it(database: Database) -> None:

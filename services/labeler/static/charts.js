@@ -10,20 +10,31 @@ const place = document.getElementById("charts");
 const films = new Films(document.getElementById("films"));
 const shown = new Map(); // chart id -> {article, chart}
 let wanted = ""; // what the charts should be read for
+let known = null; // the batch and stage whose films are shown
 let waits = null; // the timer of the next reading
 
 listen(name, (status) => {
-  films.update(status.rounds);
-  document.getElementById("films-part").hidden = films.count === 0;
-  const key = `${status.round} ${status.round_state} ${status.given}`;
+  const key = `${status.batch} ${status.round_state} ${status.given}`;
   if (key === wanted) return;
+  if (!key.startsWith(known)) readFilms(`${status.batch} ${status.round_state}`);
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
 }, () => {});
 
+document.getElementById("play-word").textContent = films.playing ? "Pause" : "Play";
 document.getElementById("play").addEventListener("click", () => {
   document.getElementById("play-word").textContent = films.toggle() ? "Pause" : "Play";
 });
+
+async function readFilms(what) {
+  known = what;
+  try {
+    films.update((await call("GET", `/api/experiments/${name}/rounds`)).rounds);
+    document.getElementById("films-part").hidden = films.count === 0;
+  } catch {
+    known = null; // the next news tries again
+  }
+}
 
 async function refresh() {
   waits = null;

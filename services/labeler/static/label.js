@@ -2,7 +2,6 @@
 
 import { call, sleep, uuid, whoAmI } from "./api.js";
 import { listen } from "./events.js";
-import { Films } from "./films.js";
 import { DIALOGS, onActions } from "./keys.js";
 import { Leases } from "./leases.js";
 import { Outbox } from "./outbox.js";
@@ -14,8 +13,8 @@ import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
-import { drawTraining } from "./training.js";
 import { drawHead, drawTitle, drawView, flash } from "./views.js";
+import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
@@ -24,7 +23,7 @@ const $ = (id) => document.getElementById(id);
 const { experiment, lease, clips, practice: offered } = document.body.dataset;
 const LOCKED = `First watch ${clips > 2 ? "all" : "both"} clips once.`;
 const stage = $("stage");
-const films = new Films($("films"));
+const waiting = new Waiting(experiment);
 const speed = new Speed();
 const pace = new Pace();
 const leases = new Leases(lease, {
@@ -48,18 +47,17 @@ let view = "loading";
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
-let waited = false; // for a batch, while the agent trained
-let fresh = false; // a batch has come that nobody has looked at yet
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
 
 function act(action) {
   leases.present();
-  fresh = false;
+  waiting.looked();
   if (action === "recent" && !$("recent").open) recent.draw();
   if (DIALOGS.includes(action)) return $(action).open ? $(action).close() : $(action).showModal();
   if (action === "undo") return undo();
+  if (action === "pause" && waiting.hasFilms) return waiting.toggle();
   if (view !== "labeling") return undefined;
   if (action === "pause") return pause();
   if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
@@ -170,10 +168,12 @@ function show() {
 async function refill() {
   const missing = AHEAD - queue.length;
   if (claiming || practice.on || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  if (waiting.called && document.hidden) return; // who was called takes no pairs from others before they are back
   claiming = true;
   if (await practice.begin()) {
     claiming = false;
     show();
+    waiting.callBack();
     return render();
   }
   const sentAt = performance.now();
@@ -201,21 +201,22 @@ async function refill() {
   }
   if (wasEmpty && queue.length) {
     show();
-    if (waited) announceBatch();
+    waiting.callBack();
   }
   return render();
 }
 
 function onStatus(news) {
-  const moved = status && (news.round !== status.round || news.round_state !== status.round_state);
+  const moved = status && (news.batch !== status.batch || news.round_state !== status.round_state);
   status = news;
   if (moved || status.round_state !== "labeling") {
     if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
-    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.round !== status.round) : queue;
+    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.batch !== status.batch) : queue;
     practice.forget();
     drop(...stale);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
+  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
   refill();
   render();
 }
@@ -293,12 +294,7 @@ function render() {
   const labeling = view === "labeling";
   const undoable = history.length > 0 || Boolean(queue[0]?.ranking?.earlier.length);
   drawView(view, status, undoable);
-  films.setVisible(!$("films-area").hidden);
-  if (!$("films-area").hidden) films.update(status.rounds);
-  if (view === "training") {
-    waited = true;
-    drawTraining($("view-training"), status);
-  }
+  waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead(status, {
     // What is on its way counts when it is stuck: else the server says in a moment how far the batch is.
@@ -312,13 +308,7 @@ function render() {
   });
   ranker?.draw(queue[0]?.locked);
   practice.draw();
-  drawTitle(view, status, fresh);
-}
-
-function announceBatch() {
-  waited = false;
-  fresh = true;
-  say("New clips are here");
+  drawTitle(view, status, waiting.called);
 }
 
 // ------------------------------------------------------------------------------ begin
@@ -332,7 +322,8 @@ onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   leases.present();
-  fresh = false;
+  waiting.looked();
+  refill();
   render();
 });
 addEventListener("pointermove", () => leases.present(), { passive: true });

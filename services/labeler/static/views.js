@@ -21,7 +21,6 @@ export function drawView(view, status, undoable) {
   $("view-note").hidden = !(view in NOTES);
   if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
   $("note-undo").hidden = !(undoable && (view === "grace" || view === "waiting"));
-  $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
   if (view === "grace") countDown(status.final_in_s);
   else counting = null;
 }
@@ -30,7 +29,6 @@ export function drawView(view, status, undoable) {
 // `pace` a minute (null: nobody knows yet).
 export function drawHead(status, { given, mine, pace, undoable, playing, speed, locked }) {
   const inBatch = status.round_state === "labeling";
-  $("round").textContent = `Round ${status.round} of ${status.of}`;
   $("batch").hidden = !inBatch;
   $("batch").max = status.wanted || 1;
   $("batch").value = given;
