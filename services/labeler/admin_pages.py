@@ -20,6 +20,7 @@ from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
+EXPERIMENTS_A_PAGE = 50
 ROUNDS_A_PAGE = 25
 ACTIONS_A_PAGE = 100
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
@@ -47,14 +48,17 @@ def _may_come_in(request: Request, service: Context) -> bool:
 
 
 @router.get("/admin")
-def admin_index(request: Request, service: Service) -> Response:
-    """The operator's overview."""
+def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Response:
+    """The operator's overview, a page of experiments at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
-        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
-    return _admin_page(request, service, "admin.html", rows=rows)
+        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
+        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
+        shown = found[:EXPERIMENTS_A_PAGE]
+        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in shown]
+    more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
+    return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
 
 
 @router.get("/labelers")
