@@ -318,7 +318,7 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
         taken.labels_given = 1
         lease.expires_at = other.created_at
     press(page, "ArrowLeft")
-    expect(page.locator("#toast")).to_contain_text("somebody else has it now")
+    expect(page.locator("#toast")).to_contain_text("somebody else has them now")
     in_view(page, "labeling")
     expect(page.locator("#mine")).to_have_text("You: 0")
 
@@ -331,7 +331,7 @@ def test_a_clip_that_is_gone_is_said_and_can_be_passed(site: Site) -> None:
         (site.scene.settings.data_dir / "store" / key).unlink()
     page = site.open()
     in_view(page, "labeling")
-    expect(page.locator(".pair.current .failure")).to_contain_text("This pair cannot be shown")
+    expect(page.locator(".pair.current .failure")).to_contain_text("These clips cannot be shown")
     page.keyboard.press("ArrowLeft")  # nobody can prefer what nobody saw
     page.keyboard.press("ArrowDown")
     expect(page.locator(".pair.current .failure")).to_be_hidden()

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import func, select
 
-from services.labeler import admin, diagram, forms, insight, invitations, report, timeline
+from services.labeler import admin, answers, diagram, forms, insight, invitations, report, timeline
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
@@ -114,9 +114,8 @@ def admin_round(
         for clip in one.clips
         if clip.rewards
     }
-    return _admin_page(
-        request, service, "admin_round.html", name=name, number=number, page=found, after=after, sparks=sparks
-    )
+    shown = {"page": found, "after": after, "sparks": sparks, "in_order": answers.in_order}
+    return _admin_page(request, service, "admin_round.html", name=name, number=number, **shown)
 
 
 def _spark(rewards: list[float], low: float, high: float) -> str:

@@ -217,7 +217,7 @@ class ClipView(BaseModel):
 
 
 class ComparisonView(BaseModel):
-    """A comparison handed to a labeler: clips in the order to be shown, left to right."""
+    """A comparison handed to a labeler: clips in the order to be shown, left to right, row by row."""
 
     id: int
     batch: str = Field(description="the mark of its batch, as in the status: it tells batches apart, no more")
@@ -311,7 +311,9 @@ class GivenAnswer(BaseModel):
     kind: str
     ranks: list[int] | None
     shown: list[int]
-    said: str = Field(description="left, right, tie, incomparable, or order for more than two clips")
+    said: str = Field(
+        description="left, right, tie or incomparable; of more than two clips their places, as in 2 > 1 = 3"
+    )
     seconds: float | None
     answered_at: datetime
     withdrawn_at: datetime | None

@@ -8,11 +8,20 @@ const KEYS = {
 export const DIALOGS = ["help", "instructions", "recent"];
 const REPEATABLE = ["pause", "back", "forward", ...DIALOGS];
 
+const ranked = document.body.dataset.clips > 2;
+
+function actionOf(event) {
+  if (!ranked || event.key in KEYS) return KEYS[event.key];
+  if (event.key === "Enter") return "done";
+  const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/); // the key, whatever the layout writes with it
+  return digit ? `clip${digit[1]}` : undefined;
+}
+
 export function onActions(act) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
-    const action = KEYS[event.key];
-    if (!action || (event.key === " " && event.target.matches("button, a"))) return;
+    const action = actionOf(event);
+    if (!action || ([" ", "Enter"].includes(event.key) && event.target.matches("button, a"))) return;
     const open = document.querySelector("dialog[open]");
     if (open && open.id !== action) return;
     event.preventDefault();

@@ -6,6 +6,7 @@ import { DIALOGS, onActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
+import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
@@ -13,12 +14,12 @@ import { drawHead, drawTitle, drawView, flash } from "./views.js";
 import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
-const LOCKED = "First watch both clips once.";
 const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
 
 const $ = (id) => document.getElementById(id);
-const { experiment, lease } = document.body.dataset;
+const { experiment, lease, clips } = document.body.dataset;
+const LOCKED = `First watch ${clips > 2 ? "all" : "both"} clips once.`;
 const stage = $("stage");
 const waiting = new Waiting(experiment);
 const speed = new Speed();
@@ -53,8 +54,10 @@ function act(action) {
 
 function settle(action) {
   const pair = queue[0];
-  if (action !== "skip" && pair.locked) return pair.isReady ? say(playing ? LOCKED : `${LOCKED} Space plays them.`) : undefined;
+  if (action !== "skip" && tooEarly(pair)) return undefined;
   if (pair.failure && !["skip", "incomparable"].includes(action)) return undefined;
+  const ranks = ranker && !["skip", "incomparable"].includes(action) ? ranker.take(action) : RANKS[action];
+  if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
   queue.shift();
   pair.hide();
@@ -67,18 +70,28 @@ function settle(action) {
     say("Skipped");
   } else {
     const id = uuid();
-    outbox.add({ kind: "answer", id, comparison: pair.id, ranks: RANKS[action], seconds });
+    outbox.add({ kind: "answer", id, comparison: pair.id, ranks, seconds });
     history.at(-1)?.pair?.destroy();
     if (history.length) delete history.at(-1).pair;
     history.push({ id, action, comparison, pair });
     me.labels += 1;
-    say(inWords(RANKS[action]));
+    say(inWords(ranks));
   }
   render();
   return refill();
 }
 
+// Says so if the clips on show cannot be judged yet.
+function tooEarly(pair) {
+  if (pair.locked && pair.isReady) say(playing ? LOCKED : `${LOCKED} Space plays them.`);
+  return pair.locked;
+}
+
 function undo() {
+  if (view === "labeling" && queue[0].ranking?.back()) {
+    say("Taken back");
+    return render();
+  }
   const last = history.at(-1);
   if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
   return takeBack(last);
@@ -90,9 +103,10 @@ function takeBack({ id, comparison, pair }) {
   if (!outbox.recall(id)) outbox.add({ kind: "undo", id, comparison: comparison.id });
   me.labels -= 1;
   queue[0]?.hide();
+  if (pair) pair.ranking = null;
   queue.unshift(pair ?? new Pair(comparison, stage, render));
   show();
-  say("Undone: answer this pair again");
+  say("Undone: answer this one again");
   return render();
 }
 
@@ -233,7 +247,7 @@ async function renewForEver() {
         await call("POST", `/api/comparisons/${pair.id}/renew`);
       } catch (problem) {
         if (problem.passing || !queue.includes(pair)) continue;
-        if (pair === queue[0]) say(`Here is another pair: ${problem.message}.`, true);
+        if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
         drop(pair);
         render();
       }
@@ -261,22 +275,29 @@ function render() {
   const before = view;
   view = currentView();
   const labeling = view === "labeling";
-  drawView(view, status, history.length > 0);
+  const undoable = history.length > 0 || Boolean(queue[0]?.ranking?.earlier.length);
+  drawView(view, status, undoable);
   waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead(status, {
     given: status.given + outbox.count("answer") - outbox.count("undo"),
     mine: me.labels,
-    undoable: history.length > 0,
+    undoable,
     playing,
     speed: speed.value,
     locked: Boolean(queue[0]?.locked),
   });
+  ranker?.draw(queue[0]?.locked);
   drawTitle(view, status, waiting.called);
 }
 
 // ------------------------------------------------------------------------------ begin
 
+const ranker = clips > 2 ? new Ranker(Number(clips), {
+  current: () => queue[0],
+  mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
+  changed: render,
+}) : null;
 onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
