@@ -11,6 +11,12 @@ Learning", section 3). Each is the oracle with one weakness, applied once:
     equal    calls it a tie when the scores differ by less than ε times the round's spread
     coin     flips a coin; not of B-Pref: the control that shows that the labels do the work
 
+More than two clips they rank in the same manner: by their scores, equal scores tied. `noisy` draws the best
+with weights exp(β score), then the next among those left, and so on (Plackett and Luce). `mistake` turns the
+whole ranking round, so that any two clips are the wrong way round with probability ε. `skip` refuses when all
+scores are among the worst. `equal` goes down from the best clip and ties with it what lies nearer than its
+threshold; the first that does not is the best of the next tie. `coin` draws any order.
+
 B-Pref's thresholds are a share of the policy's average return, which means nothing when a score may be
 negative, so "spread" here is the standard deviation of the scores of the round's clips. B-Pref's skipped
 query is used up, so it is stored here as incomparable rather than given back.
@@ -26,6 +32,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import httpx
@@ -62,37 +69,53 @@ def score(teacher: Teacher, judgement: list[float]) -> float:
 
 
 def answer(
-    teacher: Teacher, round_number: int, judgements: list[list[float]], a: int, b: int
+    teacher: Teacher, round_number: int, judgements: list[list[float]], *clips: int
 ) -> list[int] | None:
-    """Return the ranks of clips `a` and `b` (0 is better, equal ranks are a tie), None for incomparable.
+    """Return the ranks of `clips` (0 is the best, equal ranks are a tie), None for incomparable.
 
-    `judgements` holds the judgement of every clip of the round; `a` and `b` are places in it.
+    `judgements` holds the judgement of every clip of the round; `clips` are places in it.
     """
-    if a > b:  # whichever way round a pair is shown, the same draw decides on it
-        ranks = answer(teacher, round_number, judgements, b, a)
-        return None if ranks is None else ranks[::-1]
-    scores = [score(teacher, judgement) for judgement in judgements]
-    difference = scores[a] - scores[b]
-    spread = statistics.pstdev(scores) or 1.0
-    draw = random.Random(seed_for(teacher.seed, teacher.kind, round_number, a, b)).random()
-    if teacher.kind == "coin":
-        return [0, 1] if draw < 0.5 else [1, 0]
-    if teacher.kind == "noisy":
-        return [0, 1] if draw < _sigmoid(teacher.rationality * difference / spread) else [1, 0]
+    order = sorted(clips)  # in whichever order they are shown, the same draws decide on them
+    all_scores = [score(teacher, judgement) for judgement in judgements]
+    scores = [all_scores[clip] for clip in order]
+    spread = statistics.pstdev(all_scores) or 1.0
+    draw = random.Random(seed_for(teacher.seed, teacher.kind, round_number, *order))
     if teacher.kind == "skip":
-        worst = sorted(scores)[: math.ceil(teacher.error_rate * len(scores))]
-        if worst and max(scores[a], scores[b]) <= worst[-1]:
+        worst = sorted(all_scores)[: math.ceil(teacher.error_rate * len(all_scores))]
+        if worst and max(scores) <= worst[-1]:
             return None
-    if difference == 0 or (teacher.kind == "equal" and abs(difference) < teacher.error_rate * spread):
-        return [0, 0]
-    prefers_a = difference > 0
-    if teacher.kind == "mistake" and draw < teacher.error_rate:
-        prefers_a = not prefers_a
-    return [0, 1] if prefers_a else [1, 0]
+    if teacher.kind in ("coin", "noisy"):
+        rationality = teacher.rationality / spread if teacher.kind == "noisy" else 0.0
+        ranks = drawn([rationality * one for one in scores], draw)
+    else:
+        ranks = ranked(scores, teacher.error_rate * spread if teacher.kind == "equal" else 0.0)
+        if teacher.kind == "mistake" and draw.random() < teacher.error_rate:
+            ranks = [max(ranks) - rank for rank in ranks]
+    return [ranks[order.index(clip)] for clip in clips]
 
 
-def _sigmoid(x: float) -> float:
-    return 0.5 * (1.0 + math.tanh(x / 2.0))
+def ranked(scores: list[float], near: float) -> list[int]:
+    """Return ranks by score; what equals the best of a tie, or is nearer to it than `near`, belongs to it."""
+    ranks = [0] * len(scores)
+    best, rank = max(scores), 0
+    for clip in sorted(range(len(scores)), key=lambda clip: -scores[clip]):
+        if scores[clip] != best and best - scores[clip] >= near:
+            best, rank = scores[clip], rank + 1
+        ranks[clip] = rank
+    return ranks
+
+
+def drawn(worths: list[float], draw: random.Random) -> list[int]:
+    """Return ranks drawn as Plackett and Luce have it: again and again the best of those left."""
+    ranks, left = [0] * len(worths), list(range(len(worths)))
+    for rank in range(len(worths) - 1):
+        most = max(worths[clip] for clip in left)
+        weights = [math.exp(worths[clip] - most) for clip in left]
+        point = draw.random() * math.fsum(weights)
+        chosen = next((i for i, upto in enumerate(accumulate(weights)) if point < upto), len(left) - 1)
+        ranks[left.pop(chosen)] = rank
+    ranks[left[0]] = len(worths) - 1
+    return ranks
 
 
 @dataclass
@@ -127,16 +150,21 @@ def teach(
         joined = _send(client, "POST", "/api/labelers", lesson, {"name": lesson.name, "kind": "teacher"})
         client.headers["Authorization"] = f"Bearer {joined['token']}"
         judgements: dict[int, dict[int, list[float]]] = {}  # round → clip → judgement
+        numbers: dict[str, int] = {}  # batch → round
         for comparison in _comparisons(client, lesson, should_stop):
-            number = comparison["round"]
+            batch = comparison["batch"]
+            if batch not in numbers:
+                path = f"/api/teacher/comparisons/{comparison['id']}"
+                numbers[batch] = _send(client, "GET", path, lesson)["round"]
+            number = numbers[batch]
             if number not in judgements:
                 path = f"/api/teacher/experiments/{lesson.experiment}/rounds/{number}"
                 clips = _send(client, "GET", path, lesson)["clips"]
                 judgements = {number: {clip["id"]: clip["judgement"] for clip in clips}}
             known = judgements[number]
             places = {clip_id: place for place, clip_id in enumerate(known)}
-            a, b = (places[clip["id"]] for clip in comparison["clips"])
-            ranks = answer(lesson.teacher, number, list(known.values()), a, b)
+            shown = [places[clip["id"]] for clip in comparison["clips"]]
+            ranks = answer(lesson.teacher, number, list(known.values()), *shown)
             body = {"comparison": comparison["id"], "ranks": ranks, "seconds": None}
             preference_id = str(uuid.uuid4())
             if (

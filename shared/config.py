@@ -46,9 +46,10 @@ class SegmentsConfig(Section):
         description="share of random actions in the last of them, rising evenly from none in the first",
     )
     choice: Literal["uniform", "disagreement"] = Field(
-        "uniform", description="how pairs are chosen: at random, or where the reward ensemble disagrees most"
+        "uniform",
+        description="how comparisons are chosen: at random, or where the reward ensemble disagrees most",
     )
-    candidates: int = Field(10, ge=1, description="candidate pairs for each one chosen by disagreement")
+    candidates: int = Field(10, ge=1, description="candidates for each comparison chosen by disagreement")
     fps: float | None = Field(
         None, gt=0, le=240, description="frames a second that people see; the environment's own if absent"
     )
@@ -58,6 +59,9 @@ class LabelsConfig(Section):
     """How many answers are asked for, and how."""
 
     comparisons_per_round: int = Field(20, ge=1, description="comparisons in a round")
+    clips_per_comparison: int = Field(
+        2, ge=2, le=4, description="clips that are compared at once: two side by side, three or four ranked"
+    )
     comparisons_first_round: int | None = Field(None, ge=1, description="the same for round 1, if different")
     labels_per_comparison: int = Field(
         1, ge=1, le=20, description="how many labelers answer the same comparison"

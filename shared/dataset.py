@@ -49,8 +49,8 @@ Lockstep. Labelers were asked:
 
 `imported_from` names the experiment in which an answer was given first, if it was taken over from one; such
 answers stand in round 0. `ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means
-that the clips cannot be compared. Clip `shown[i]` stood at place i, from the left. Labelers are named as they
-named themselves: change that before you publish, if they did not agree to it.
+that the clips cannot be compared. Clip `shown[i]` stood at place i, from the left, row by row. Labelers are
+named as they named themselves: change that before you publish, if they did not agree to it.
 """
 
 

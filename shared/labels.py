@@ -1,7 +1,7 @@
 """Comparisons handed out, answers taken: the only writer of leases, preferences and a comparison's count.
 
 An answer is an ordering of the clips: ranks[i] belongs to clip_ids[i], 0 is the best, equal ranks are a tie,
-and None means that the clips cannot be compared. Left and right exist only on the page; they are turned into
+and None means that the clips cannot be compared. Places exist only on the page; they are turned into
 ranks by the order that was drawn for the lease, which is stored beside the answer.
 
 On Postgres a comparison's row is locked before it is decided on, and the round's row is share-locked, so a
@@ -41,10 +41,10 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True)
 class Claimed:
-    """A comparison handed to a labeler: the clips in the order they are to be shown, left to right."""
+    """A comparison handed to a labeler: the clips as they are to be shown, left to right, row by row."""
 
     comparison_id: int
-    round_number: int
+    round_id: int
     clip_ids: list[int]
     expires_at: datetime
 
@@ -117,7 +117,7 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int, start
                 handed.open_from = handed.open_from or found[0][1]
     for comparison_id, order, expires_at in rows:
         clip_ids = [clips[comparison_id][index] for index in to_list(order)]
-        handed.comparisons.append(Claimed(comparison_id, number, clip_ids, to_moment(expires_at)))
+        handed.comparisons.append(Claimed(comparison_id, round_id, clip_ids, to_moment(expires_at)))
     return handed
 
 
@@ -291,15 +291,15 @@ def _check_hold(
     A lease that ran out still counts while nobody else has taken the comparison: a pause loses no answer.
     """
     if state is None:
-        raise LabelError("not_yours", "this pair was not given to you")
+        raise LabelError("not_yours", "these clips were not given to you")
     if state == ANSWERED:
-        raise LabelError("answered", "you have answered this pair already; undo that answer to change it")
+        raise LabelError("answered", "you have compared these clips already; undo that answer to change it")
     if comparison.round_state != RoundState.LABELING:
         raise LabelError("frozen", "this batch is complete and in training: no more answers are taken")
     if state == SKIPPED:
-        raise LabelError("not_yours", "you gave this pair back")
+        raise LabelError("not_yours", "you gave these clips back")
     if comparison.labels_given + (others if expired else 0) >= comparison.labels_wanted:
-        raise LabelError("taken", "your hold on this pair ran out and somebody else has it now")
+        raise LabelError("taken", "your hold on these clips ran out and somebody else has them now")
     order: list[int] = to_list(shown)
     return order
 
@@ -316,7 +316,7 @@ def _claimed(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed
     """Return a comparison as its labeler sees it."""
     ((shown, expires_at),) = run(session, sql.LEASE, comparison=comparison.id, labeler=labeler.id)
     clip_ids = [comparison.clip_ids[index] for index in to_list(shown)]
-    return Claimed(comparison.id, comparison.round_number, clip_ids, to_moment(expires_at))
+    return Claimed(comparison.id, comparison.round_id, clip_ids, to_moment(expires_at))
 
 
 def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:

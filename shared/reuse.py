@@ -31,8 +31,7 @@ from shared.models import Clip, Comparison, Experiment, Labeler, Preference, Rou
 from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
-SAME = ("env_id", "segments.length", "atari.frame_size")
-CLIPS = 2  # in a comparison, as they are collected here
+SAME = ("env_id", "segments.length", "atari.frame_size", "labels.clips_per_comparison")
 MOST_UNPACKED = 1 << 30  # bytes: more than any segment
 MOST_HEADER = 10_000  # bytes of an array's header
 NAMESPACE = uuid.UUID("8f1d2c8e-6a3b-4d4e-9c57-0b6a4f1e7d25")  # of the ids that imported answers get
@@ -266,8 +265,9 @@ def _check(
             if (key := (row.round, row.comparison, _who(row))) in standing:
                 raise ReuseError(f"{where} is the second that {row.labeler} gave to one comparison")
             standing.add(key)
-    if any(len(row.clips) != CLIPS for row in answers):
-        raise ReuseError(f"some comparisons are not of {CLIPS} clips, as those of this experiment will be")
+    k = config.labels.clips_per_comparison
+    if any(len(row.clips) != k for row in answers):  # whatever that configuration says, or leaves out
+        raise ReuseError(f"some comparisons are not of {k} clips, as those of this experiment will be")
 
 
 def _at(data: Any, path: str) -> Any:

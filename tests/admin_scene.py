@@ -29,9 +29,11 @@ def live_through(scene: Scene, new_client: Callable[[], httpx.Client], rounds: i
             for client in (ada, grace):
                 while comparisons := scene.claims(client)["comparisons"]:
                     for one in comparisons:
-                        first, second = (random.Random(clip["id"]).random() for clip in one["clips"])
-                        agreed = [int(first < second), int(first >= second)]
-                        answer = draw.choices((agreed, agreed[::-1], [0, 0], None), (8, 1, 2, 1))[0]
+                        worths = [random.Random(clip["id"]).random() for clip in one["clips"]]
+                        agreed = [sum(other > worth for other in worths) for worth in worths]
+                        turned = [len(agreed) - 1 - rank for rank in agreed]
+                        tied = [0] * len(agreed)
+                        answer = draw.choices((agreed, turned, tied, None), (8, 1, 2, 1))[0]
                         put_answer(client, one["id"], answer).raise_for_status()
             losses = {"train/loss": loss - 0.08, "held_out/loss": loss}
             scene.train_reward(

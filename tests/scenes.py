@@ -165,10 +165,14 @@ class Scene:
     def collect(self) -> None:
         """Store the comparisons of this round, so that labeling begins."""
         attempt_id, round_ = self.claim(), self.round()
-        count = config.parse(self._config()).comparisons(round_.number)
-        clips = [self._clip_record(round_.number, attempt_id, index) for index in range(2 * count)]
-        pairs = [ComparisonRecord([2 * index, 2 * index + 1], index % 5 == 4) for index in range(count)]
-        self.complete(attempt_id, CollectResult(clips, pairs))
+        wanted = config.parse(self._config())
+        count, k = wanted.comparisons(round_.number), wanted.labels.clips_per_comparison
+        clips = [self._clip_record(round_.number, attempt_id, index) for index in range(k * count)]
+        comparisons = [
+            ComparisonRecord([k * index + place for place in range(k)], index % 5 == 4)
+            for index in range(count)
+        ]
+        self.complete(attempt_id, CollectResult(clips, comparisons))
 
     def close_labeling(self) -> bool:
         """Freeze the label set if it is complete, as the coordinator would."""
@@ -190,9 +194,14 @@ class Scene:
             round_ = rounds.current_round(session, self.id)
             for one in session.query(Comparison).filter(Comparison.round_id == round_.id):
                 clips = [session.get_one(Clip, clip_id).npz_sha256 for clip_id in one.clip_ids]
-                rewards = [rising, [-value for value in rising]]
+                falling, rest = [-value for value in rising], len(clips) - 1
                 found.append(
-                    {"clips": clips, "held_out": one.held_out, "best": [0.75, 0.25], "rewards": rewards}
+                    {
+                        "clips": clips,
+                        "held_out": one.held_out,
+                        "best": [0.75, *[0.25 / rest] * rest],
+                        "rewards": [rising, *[falling] * rest],
+                    }
                 )
         return json.dumps({"comparisons": found}).encode()
 
@@ -209,7 +218,7 @@ class Scene:
         """Answer everything that is open through the API."""
         while comparisons := self.claims(client)["comparisons"]:
             for one in comparisons:
-                put_answer(client, one["id"], [0, 1]).raise_for_status()
+                put_answer(client, one["id"], range(len(one["clips"]))).raise_for_status()
 
     def claims(self, client: httpx.Client, count: int = 10) -> dict[str, Any]:
         answer = client.post(f"/api/experiments/{self.name}/claims", json={"count": count})
@@ -237,7 +246,7 @@ def put_answer(
     client: httpx.Client, comparison: int, ranks: Sequence[int] | None, key: str | None = None
 ) -> httpx.Response:
     """Give an answer through the API."""
-    body = {"comparison": comparison, "ranks": ranks, "seconds": 1.5}
+    body = {"comparison": comparison, "ranks": None if ranks is None else [*ranks], "seconds": 1.5}
     return client.put(f"/api/preferences/{key or uuid.uuid4()}", json=body)
 
 

@@ -1,6 +1,7 @@
 """What the admin page is made of: timeline, charts, comparisons. Against a real server, on both databases."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -8,6 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from services.labeler.answers import in_order
+from services.labeler.learning_charts import reward_model
+from services.teachers import Lesson, Teacher, teach
 from shared import rounds
 from shared.database import now
 from shared.models import Round, StoredArtifact
@@ -163,6 +167,42 @@ def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None
     assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
     assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
     assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
+
+
+def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
+    labels = {"clips_per_comparison": 3, "labels_per_comparison": 2, "comparisons_per_round": 12}
+    with scenes.Scene(served.scene.settings, name="three", labels=labels) as scene:
+        scene.collect()
+        one, *others = scene.claims(served.ann)["comparisons"]
+        assert [len(each["clips"]) for each in (one, *others)] == [3] * 10
+        for wrong in ([0, 1], [0, 1, 2, 3], [0, -1, 1]):
+            assert reason(scenes.put_answer(served.ann, one["id"], wrong), 422) == "malformed"
+        scenes.put_answer(served.ann, one["id"], [1, 0, 1]).raise_for_status()
+        (mine,) = served.ann.get("/api/experiments/three/preferences").json()["answers"]
+        assert (mine["ranks"], mine["comparison"]["clips"]) == ([1, 0, 1], one["clips"])
+        for each in others:
+            scenes.put_answer(served.ann, each["id"], [1, 0, 2]).raise_for_status()
+        lesson = Lesson(served.url, "three", Teacher("oracle"), served.teacher_header["X-Teacher-Token"])
+        assert teach(replace(lesson, most_labels=12)) == 12  # every clip here is worth the same: all ties
+
+        found = {each["id"]: each for each in served.admin.get("/api/admin/experiments/three/charts").json()}
+        assert found["answers"]["columns"] == ["round", "first", "second", "third", "tie", "incomparable"]
+        assert found["answers"]["rows"] == [[1, 0, 10, 0, 12, 0]]
+        assert "prefer the second place" in found["answers"]["warning"]
+        assert [(row[0], row[2]) for row in found["agreement"]["rows"]] == [("oracle-1", 30), ("ann", 30)]
+        assert "the same answer in 1 of 30 cases" in found["agreement"]["says"][1]
+        assert "worse, tie, better" in found["agreement"]["says"][2]
+        assert "loss is 1.79" in reward_model([], 3).says[0]  # log 3!
+
+        page = served.admin.get("/api/admin/experiments/three/rounds/1/comparisons").json()
+        seen = next(each for each in page["comparisons"] if each["id"] == one["id"])
+        by_ann = next(answer for answer in seen["answers"] if answer["labeler"] == "ann")
+        assert by_ann["said"] == "2 > 1 = 3"
+        best = seen["clips"][by_ann["ranks"].index(0)]
+        assert best["id"] == one["clips"][1]["id"]
+        shown = served.admin.get("/admin/three/rounds/1").text
+        assert shown.count("<video") == 30
+        assert in_order(by_ann["ranks"]).replace(">", "&gt;") in shown
 
 
 def test_the_timeline_says_why_a_round_waits(served: Served) -> None:

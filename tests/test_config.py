@@ -46,6 +46,8 @@ def test_both_must_be_given() -> None:
         ({"segments": {"length": -25}}, "segments.length"),
         ({"segments": {"length": 1}}, "segments.length"),
         ({"labels": {"comparisons_per_round": 0}}, "labels.comparisons_per_round"),
+        ({"labels": {"clips_per_comparison": 1}}, "labels.clips_per_comparison"),
+        ({"labels": {"clips_per_comparison": 5}}, "labels.clips_per_comparison"),
         ({"labels": {"undo_grace_s": -0.5}}, "labels.undo_grace_s"),
         ({"labels": {"lease_s": 1e12}}, "labels.lease_s"),
         ({"reward_model": {"held_out": 1.0}}, "reward_model.held_out"),

@@ -273,7 +273,7 @@ def test_training_is_shown_live_and_the_next_batch_comes_by_itself(site: Site) -
     scene.release(attempt_id)
     scene.train_reward()
     scene.train_agent()
-    expect(page.locator("#films video")).to_have_count(1)
+    expect(page.locator("#duo video")).to_have_count(1)
     expect(page.locator("[data-stage=training_agent] .note")).to_have_text("done")
     scene.collect()
     in_view(page, "labeling")
@@ -312,7 +312,7 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
         taken.labels_given = 1
         lease.expires_at = other.created_at
     press(page, "ArrowLeft")
-    expect(page.locator("#toast")).to_contain_text("somebody else has it now")
+    expect(page.locator("#toast")).to_contain_text("somebody else has them now")
     in_view(page, "labeling")
     expect(page.locator("#mine")).to_have_text("You: 0")
 
@@ -325,7 +325,7 @@ def test_a_clip_that_is_gone_is_said_and_can_be_passed(site: Site) -> None:
         (site.scene.settings.data_dir / "store" / key).unlink()
     page = site.open()
     in_view(page, "labeling")
-    expect(page.locator(".pair.current .failure")).to_contain_text("This pair cannot be shown")
+    expect(page.locator(".pair.current .failure")).to_contain_text("These clips cannot be shown")
     page.keyboard.press("ArrowLeft")  # nobody can prefer what nobody saw
     page.keyboard.press("ArrowDown")
     expect(page.locator(".pair.current .failure")).to_be_hidden()

@@ -12,10 +12,11 @@ PRESET = Path(__file__).parent.parent / "configs" / "cartpole.toml"
 LABELS = 60
 
 
-def final_returns(kind: str, seeds: range) -> list[float]:
+def final_returns(kind: str, seeds: range, labels: int = LABELS, clips: int = 2) -> list[float]:
     """Return the true return of each seed's final agent, after the whole label budget."""
-    split = label_split(LABELS, configuration.load(PRESET).rounds)
-    overrides = {f"labels.{key}": value for key, value in split.items()}
+    split = label_split(labels, configuration.load(PRESET).rounds)
+    overrides: dict[str, int] = {f"labels.{key}": value for key, value in split.items()}
+    overrides["labels.clips_per_comparison"] = clips
     returns = []
     for seed in seeds:
         config = configuration.load(PRESET, overrides | {"seed": seed, "evaluation.episodes": 20})
@@ -28,6 +29,13 @@ def final_returns(kind: str, seeds: range) -> list[float]:
 def test_sixty_labels_solve_cartpole() -> None:
     returns = final_returns("oracle", range(1, 6))
     assert sum(value >= 475 for value in returns) >= 4, returns  # 29 of 30 in the benchmark
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_half_as_many_rankings_of_three_do_too() -> None:
+    returns = final_returns("oracle", range(1, 4), labels=30, clips=3)
+    assert sum(value >= 475 for value in returns) >= 2, returns
 
 
 @pytest.mark.slow

@@ -1,59 +1,140 @@
-"""Every page by axe's rules, in both themes and both sizes; and how heavy the label page is."""
+"""Every page and every view by the rules of `page_checks.py`; and how heavy the label page is."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
 
-from tests.test_label_page import Site, in_view, press, site, until
+from shared import rounds
+from tests.doors import Gate, open_gate
+from tests.page_checks import bar_is_seen_in_forced_colours, found_on
+from tests.scenes import join
+from tests.test_label_page import Site, in_view, site, until
+from tests.test_waiting_page import label_until, live_through
 
 __all__ = ["site"]
 
-SIZES = ({"width": 1280, "height": 800}, {"width": 390, "height": 844})
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-OPTIONS = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}
-PATHS = ("/?all", "/agents/shapes", "/docs", "/nowhere", "/admin", "/admin/new", "/admin/shapes")
+PATHS = (
+    "/?all",
+    "/docs",
+    "/nowhere",
+    "/admin",
+    "/new?preset=cartpole",
+    "/labelers",
+    "/actions",
+    "/agents/shapes",
+    "/admin/shapes/rounds/1",
+)
 LABEL_PAGE_BYTES = 60_000
 
 
-def violations(page: Any, what: str) -> list[str]:
-    """Return what axe finds on the page as it stands, in both themes and both sizes."""
+@pytest.fixture
+def gate(tmp_path: Path, sqlite_template: Path) -> Iterator[Gate]:
+    path = tmp_path / "gate.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    yield from open_gate(tmp_path, f"sqlite:///{path}", log_level="ERROR")
+
+
+def test_the_pages_at_the_door_are_for_everyone(gate: Gate, browser: Browser) -> None:
+    page = browser.new_context(bypass_csp=True).new_page()
     found = []
-    page.add_style_tag(content="* { transition: none !important; animation: none !important }")
-    for size in SIZES:
-        for scheme in ("light", "dark"):
-            page.set_viewport_size(size)
-            page.emulate_media(color_scheme=scheme)
-            for one in Axe().run(page, options=OPTIONS).response["violations"]:
-                places = [(node["target"], node["failureSummary"]) for node in one["nodes"][:3]]
-                found.append(f"{what}, {size['width']} {scheme}: {one['id']}: {places}")
-    return found
+    for what, path in (
+        ("log-in", "/"),
+        ("admin", "/admin"),
+        ("invited", f"/join#{gate.invite()}"),
+        ("used", "/join#x"),
+    ):
+        page.goto(gate.url + path)
+        if what in ("invited", "used"):
+            page.wait_for_selector("#problem:not(:empty), #invited:not([hidden])")
+        found += found_on(page, what)
+    assert found == [], "\n".join(found)
 
 
-def test_axe_finds_no_violation_on_any_page(site: Site) -> None:
+def tab_through(page: Page, presses: int) -> list[tuple[str, float]]:
+    """Press Tab so often; return what each reached, and how wide its outline is in pixels."""
+    tell = """() => { const one = document.activeElement;
+      return [one.dataset.action ?? one.id, parseFloat(getComputedStyle(one).outlineWidth)]; }"""
+    reached = []
+    for _ in range(presses):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(tell)
+        reached.append((str(name), float(outline)))
+    return reached
+
+
+def test_every_page_is_for_everyone(site: Site) -> None:
+    live_through(site, 2)
     page = site.browser.new_context(bypass_csp=True).new_page()
     found = []
     for path in PATHS:
         page.goto(site.url + path)
-        page.wait_for_timeout(200)
-        found += violations(page, path)
-    page.goto(site.url + "/label/shapes")
+        page.wait_for_timeout(150)
+        found += found_on(page, path)
+    page.goto(site.url + "/admin/shapes")
+    page.wait_for_selector("#chart-seconds .main-svg", timeout=20_000)
+    page.locator("#chart-seconds summary").click()
+    found += found_on(page, "an experiment with its charts")
+    assert found == [], "\n".join(found)
+
+
+def test_every_view_of_the_label_page_is_for_everyone(site: Site) -> None:
+    live_through(site, 2)
+    scene = site.scene
+    page = site.open(context=site.browser.new_context(bypass_csp=True))
     in_view(page, "labeling")
-    found += violations(page, "labeling, locked")
+    found = found_on(page, "labeling, locked")
     page.wait_for_selector(".pair.current.seen")
     page.wait_for_timeout(1000)
-    found += violations(page, "labeling")
+    found += found_on(page, "labeling")
+    reached = tab_through(page, 14)
+    assert {"left", "tie", "incomparable", "right", "skip", "pause", "help"} <= {name for name, _ in reached}
+    assert [name for name, outline in reached if outline < 2] == []  # each shows where the keyboard is
     for key in ("?", "h", "l"):
         page.keyboard.press(key)
-        page.wait_for_timeout(100)
-        found += violations(page, f"dialog {key}")
+        found += found_on(page, f"dialog {key}")
         page.keyboard.press(key)
-    for _ in range(6):
-        press(page, "ArrowLeft")
+    page.locator("#who").focus()
+    page.keyboard.press("Enter")
+    found += found_on(page, "dialog of the name")
+    page.keyboard.press("Escape")
+    expect(page.locator("#who")).to_be_focused()  # a dialog gives the focus back
+
+    with httpx.Client(base_url=site.url) as other:
+        join(other, "bob")
+        held = scene.claims(other)["comparisons"]
+        assert held
+        label_until(page, "labeling")
+        page.reload()  # what it shows was answered behind its back
+        in_view(page, "waiting")
+        found += found_on(page, "waiting for others")
+        scene.label_all(other)
     in_view(page, "grace")
-    until(site.scene.close_labeling, "the end of the grace")
+    found += found_on(page, "grace")
+    until(scene.close_labeling, "the end of the grace")
     in_view(page, "training")
-    page.wait_for_timeout(1000)
-    found += violations(page, "training")
+    attempt_id = scene.claim()
+    scene.beat(attempt_id, 0.4)
+    page.wait_for_function("() => document.querySelectorAll('#duo video').length === 2")
+    found += found_on(page, "training, with two films")
+    assert bar_is_seen_in_forced_colours(page, "[data-stage=training_reward] progress")
+    act = {"pause": rounds.pause, "resume": rounds.resume}
+    for view, action in (("paused", "pause"), ("training", "resume")):
+        with scene.database.write() as session:
+            act[action](session, scene.id, "ann")
+        in_view(page, view)
+        found += found_on(page, view) if view == "paused" else []
+    with scene.database.write() as session:
+        rounds.fail(session, attempt_id, "boom", 1)
+    in_view(page, "failed")
+    found += found_on(page, "failed")
+    with scene.database.write() as session:
+        rounds.abandon(session, scene.id, "ann", "enough")
+    in_view(page, "ended")
+    found += found_on(page, "ended")
     assert found == [], "\n".join(found)
 
 

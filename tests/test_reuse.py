@@ -113,7 +113,7 @@ def test_the_first_reward_model_learns_from_them(tmp_path: Path, database_url: s
         scene.collect()
         with scenes.serve(settings) as address, httpx.Client(base_url=address) as client:
             scenes.join(client, "Ada")
-            assert {one["round"] for one in scene.claims(client)["comparisons"]} == {1}
+            assert len({one["batch"] for one in scene.claims(client)["comparisons"]}) == 1
             scene.label_all(client)  # no grace: the last answer closes labeling
             seen = client.get("/api/experiments/second").json()
             assert [film["round"] for film in seen["rounds"]] == [1]
@@ -135,6 +135,36 @@ def test_the_first_reward_model_learns_from_them(tmp_path: Path, database_url: s
             assert given is not None
             with pytest.raises(LabelError, match="final"):
                 labels.undo(session, given, theirs)
+
+
+def test_rankings_come_in_whole_and_only_where_as_many_clips_are_ranked(
+    tmp_path: Path, exported: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'lockstep.db'}"
+    migrate(url)
+    settings = scenes.settings_for(tmp_path, url, port=0, log_level="WARNING")
+    three = {"clips_per_comparison": 3, "comparisons_per_round": 6}
+    with scenes.Scene(settings, name="three", labels={**three, "labels_per_comparison": 2}) as scene:
+        scene.collect()
+        with scenes.serve(settings) as address:
+            live_through(scene, lambda: httpx.Client(base_url=address), 1)
+        with scene.database.read() as session:
+            folder = export(session, scene.store, "three", tmp_path / "out")
+        reusing.create(settings, wanted(labels=three), folder)
+        with scene.database.read() as session:
+            second = session.scalars(select(Experiment.id).where(Experiment.name == "second")).one()
+            assert order(content(session, second)) == order(exported_content(folder))
+            assert {len(row["ranks"]) for row in preference_lines(session, second) if row["ranks"]} == {3}
+        with pytest.raises(reuse.ReuseError, match=r"given with labels\.clips_per_comparison = 3"):
+            reusing.create(settings, wanted("third"), folder)
+        older = tmp_path / "older"  # made before there was such a setting
+        shutil.copytree(exported, older)
+        told = json.loads((older / "config.json").read_text())
+        del told["labels"]["clips_per_comparison"]
+        (older / "config.json").write_text(json.dumps(told))
+        with pytest.raises(reuse.ReuseError, match="not of 3 clips"):
+            reusing.create(settings, wanted("third", labels=three), older)
+        reusing.create(settings, wanted("fourth"), older)
 
 
 def api_of(settings: Settings, address: str) -> httpx.Client:

@@ -1,6 +1,7 @@
 """The reward model: its likelihood against closed forms, its training, its file."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -52,6 +53,34 @@ def test_three_clips_are_plackett_luce() -> None:
     assert tied.item() == pytest.approx(-(math.log(cab) + math.log(cba)) / 2, rel=1e-5)
     blind = reward_model.loss(sums, torch.tensor([[1, 2, 0]]), 0.3)
     assert blind.item() == pytest.approx(-math.log(0.7 * cab + 0.3 / 6), rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [[0, 1, 2, 3], [2, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]])
+@pytest.mark.parametrize("error_rate", [0.0, 0.1])
+def test_ties_among_four_clips_are_every_ordering_that_agrees(ranks: list[int], error_rate: float) -> None:
+    sums = [0.5, -1.0, 2.0, 0.1]
+
+    def probability(ordering: tuple[int, ...]) -> float:
+        p = 1.0
+        for drawn, clip in enumerate(ordering):
+            p *= math.exp(sums[clip]) / sum(math.exp(sums[other]) for other in ordering[drawn:])
+        return (1 - error_rate) * p + error_rate / 24
+
+    agree = [one for one in permutations(range(4)) if sorted(one, key=lambda clip: ranks[clip]) == list(one)]
+    expected = -sum(math.log(probability(one)) for one in agree) / len(agree)
+    found = reward_model.loss(torch.tensor([sums]), torch.tensor([ranks]), error_rate)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_accuracy_and_calibration_of_three_clips_are_those_of_their_pairs() -> None:
+    sums = torch.tensor([[[2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])  # one member, two comparisons
+    metrics = reward_model.evaluate(sums, torch.tensor([[0, 1, 2], [0, 1, 1]]), error_rate=0.0)
+    assert metrics["labels"] == 2
+    assert metrics["accuracy"] == pytest.approx((1 + 1 + 1 + 0.5 + 0) / 5)  # the tie of two orders no pair
+    p1, p2 = 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-2))
+    # Each pair from both sides: p1 came true twice and failed once, 1 − p1 the other way, p2 once, 0.5 both.
+    expected = (2 * abs(3 * p1 - 2) + 2 * (1 - p2) + 2 * abs(0.5 - 0.5)) / 10
+    assert metrics["calibration"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("clips", [2, 3, 4])

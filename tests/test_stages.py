@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from services import weights
 from services.agent_trainer import clips, envs
 from services.agent_trainer.stages import collect, train_agent
 from services.reward_trainer.stages import train_reward
@@ -289,6 +291,44 @@ def test_damaged_and_missing_inputs_are_errors(store: Memory, rounds: list[Round
     damaged = replace(empty, labels=[replace(labels[0], clips=[broken, labels[0].clips[1]]), *labels[1:]])
     with pytest.raises(ValueError, match="not a segment"):
         train_reward(damaged, store_copy, silent, go_on)
+
+
+@pytest.mark.parametrize("k", [3, 4])
+def test_several_clips_are_chosen_ranked_and_learned_from(k: int) -> None:
+    store, asked = Memory(), job(labels__clips_per_comparison=k, labels__comparisons_per_round=6)
+    collected = collect(asked, store, silent, go_on, encode=None)
+    assert [one.clips for one in collected.comparisons] == [list(range(k * n, k * n + k)) for n in range(6)]
+    assert len({clip.npz.sha256 for clip in collected.clips}) == 6 * k
+    labels = labels_of(collected, 1)
+    about = {"attempt_id": 2, "round_number": 1, "seed": 1, "config": asked.config, "log_dir": None}
+    learning = TrainRewardJob(**about, prefix="y/", labels=labels, reward_model=None, agent=None)  # type: ignore[arg-type]
+    trained = train_reward(learning, store, silent, go_on)
+    assert 0.5 < trained.metrics["train/accuracy"] <= 1
+    assert trained.predictions is not None
+    for one in json.loads(store.get(trained.predictions.key))["comparisons"]:
+        assert len(one["best"]) == len(one["rewards"]) == k
+        assert sum(one["best"]) == pytest.approx(1, abs=1e-3)
+
+    def disagreement(choice: str) -> float:
+        """How far the members disagree on what this choice takes, on average over all pairs of clips."""
+        changed = configuration.parse(asked.config).model_copy(deep=True).model_dump()
+        changed["segments"]["choice"] = choice
+        again = replace(
+            asked, config=changed, round_number=2, prefix=f"{choice}/", reward_model=trained.reward_model
+        )
+        found = collect(again, store, silent, go_on, encode=None)
+        model = weights.load_reward_model(store.get(trained.reward_model.key))
+        seen = [clips.unpack_npz(store.get(clip.npz.key))[0][1:] for clip in found.clips]
+        sums = model.predict(torch.from_numpy(np.array(seen))).sum(-1).view(len(model.shift), -1, k)
+        pairs = [
+            (sums[..., i] - sums[..., j]).sigmoid().std(0, correction=0) for i in range(k) for j in range(i)
+        ]
+        return float(torch.stack(pairs).mean())
+
+    assert disagreement("disagreement") > 1.2 * disagreement("uniform")
+    mixed = replace(labels[0], clips=labels[0].clips[:2], ranks=[0, 1])
+    with pytest.raises(ValueError, match="differ in number"):
+        train_reward(replace(learning, labels=[mixed, *labels]), store, silent, go_on)
 
 
 def test_another_environment_with_the_uniform_choice() -> None:

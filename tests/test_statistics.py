@@ -1,12 +1,15 @@
 """The statistics of answers against values worked out by hand or published."""
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 
+from services.labeler.answers import Answer, in_order
 from services.labeler.statistics import (
     agreement_by_labeler,
     correlation,
+    even_test,
     nominal_alpha,
     ordinal_alpha,
     same_answers,
@@ -70,6 +73,38 @@ def test_the_sign_test_of_many_answers_does_not_overflow() -> None:
     z = 2.0  # deviations from the middle: the normal tail, two-sided, is 0.0455
     trials = 40_000
     assert sign_test(int(trials / 2 + z * math.sqrt(trials) / 2), trials) == pytest.approx(0.0455, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("counts", "p"),  # χ² is 10 in each: the published tails for 1, 2 and 3 degrees of freedom
+    [([30, 10], 0.001565), ([10, 20, 30], 0.006738), ([30, 10, 20, 20], 0.018566), ([0, 0, 0], 1.0)],
+)
+def test_the_test_of_even_places(counts: list[int], p: float) -> None:
+    assert even_test(counts) == pytest.approx(p, abs=1e-6)
+    assert even_test([5, 5, 5]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shown", "word", "said"),
+    [
+        ([1, 0], [0, 1], "right", "right"),
+        ([1, 0], [1, 0], "left", "left"),
+        ([0, 0], [1, 0], "tie", "tie"),
+        (None, [1, 0, 2], "incomparable", "incomparable"),
+        ([1, 0, 2], [2, 0, 1], "third", "3 > 2 > 1"),
+        ([0, 0, 1], [2, 0, 1], "tie", "2 = 3 > 1"),
+        ([1, 1, 0, 1], [3, 0, 1, 2], "fourth", "4 > 1 = 2 = 3"),
+    ],
+)
+def test_an_answer_is_told_as_it_was_seen(
+    ranks: list[int] | None, shown: list[int], word: str, said: str
+) -> None:
+    answer = Answer(1, 1, "ada", ranks, shown, None, datetime.now(UTC))
+    assert (answer.word, answer.said) == (word, said)
+
+
+def test_an_ordering_is_written_by_the_numbers_of_its_clips() -> None:
+    assert in_order([1, 0, 1]) == "2 > 1 = 3"
 
 
 def test_agreement_counts_pairs_and_each_labelers_others() -> None:

@@ -78,8 +78,8 @@ def collect(
 
     draw = torch.Generator().manual_seed(seed)
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
-    pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
-    segments = [segment for pair in pairs for segment in pair]
+    chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
+    segments = [segment for together in chosen for segment in together]
     frames = film(config, seed, play, segments) if encode else {}
     fps = config.segments.fps or envs.frame_rate(config.env_id)
     clips: list[ClipRecord] = []
@@ -111,44 +111,53 @@ def collect(
             )
         )
         on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
-    held_out = torch.rand(len(pairs), generator=draw) < config.reward_model.held_out
-    held_out[0] &= not held_out.all()  # a round of few pairs still has one to train on
-    comparisons = [ComparisonRecord([2 * i, 2 * i + 1], out) for i, out in enumerate(held_out.tolist())]
+    held_out = torch.rand(len(chosen), generator=draw) < config.reward_model.held_out
+    held_out[0] &= not held_out.all()  # a round of few comparisons still has one to train on
+    k = config.labels.clips_per_comparison
+    comparisons = [
+        ComparisonRecord(list(range(k * i, k * i + k)), out) for i, out in enumerate(held_out.tolist())
+    ]
     return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
 
 
 def choose(
     play: ppo.Rollout, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
     draw: torch.Generator,
-) -> list[tuple[Segment, Segment]]:  # fmt: skip
-    """Choose `count` pairs of segments: at random, or where the ensemble's members disagree most."""
+) -> list[list[Segment]]:  # fmt: skip
+    """Choose `count` comparisons of K segments: at random, or where the ensemble's members disagree most.
+
+    How far they disagree is the deviation of the probability that one clip is preferred to another, on
+    average over the comparison's pairs of clips.
+    """
+    k = config.labels.clips_per_comparison
     length, ended = config.segments.length, play.ended.long()  # [T, N]
     ends_before = torch.cat([torch.zeros_like(ended[:1]), ended.cumsum(0)])  # [T + 1, N]: ends before step t
     whole = ends_before[length - 1 : -1] == ends_before[:-length]  # no end before the segment's last step
     starts = whole.nonzero()  # [n, 2]: step, environment
-    if len(starts) < 2:
+    if len(starts) < k:
         raise ValueError(
-            f"no episode has two segments of {length} steps; set segments.length lower, "
+            f"no play has {k} segments of {length} steps to compare; set segments.length lower, "
             "or segments.collect_steps higher"
         )
     wanted = count * (config.segments.candidates if model and config.segments.choice == "disagreement" else 1)
     rows: list[Tensor] = []  # random orders of the segments, as many as it takes, so that few are drawn twice
-    while sum(len(row) // 2 for row in rows) < wanted:
-        rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // 2 * 2])
-    pairs = torch.cat(rows)[: 2 * wanted].view(wanted, 2)
+    while sum(len(row) // k for row in rows) < wanted:
+        rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // k * k])
+    together = torch.cat(rows)[: k * wanted].view(wanted, k)
     if model and config.segments.choice == "disagreement":
-        steps = starts[pairs][..., 0, None] + torch.arange(length)  # [wanted, 2, L]
-        sums = torch.cat(  # [M, wanted, 2]; some at a time, for frames are large
+        steps = starts[together][..., 0, None] + torch.arange(length)  # [wanted, K, L]
+        sums = torch.cat(  # [M, wanted, K]; some at a time, for frames are large
             [
                 model.predict(play.next_observations[part, starts[some][..., 1, None]]).sum(-1).cpu()
-                for part, some in zip(torch.split(steps, 256), torch.split(pairs, 256), strict=True)
+                for part, some in zip(torch.split(steps, 256), torch.split(together, 256), strict=True)
             ],
             dim=1,
         )
-        preferred = (sums[..., 0] - sums[..., 1]).sigmoid()
-        pairs = pairs[preferred.std(0, correction=0).argsort(descending=True, stable=True)[:count]]
-    chosen = [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in pair] for pair in pairs]
-    return [(first, second) for first, second in chosen]
+        one, other = torch.combinations(torch.arange(k)).T
+        preferred = (sums[..., one] - sums[..., other]).sigmoid()  # [M, wanted, pairs of clips]
+        disagreement = preferred.std(0, correction=0).mean(-1)
+        together = together[disagreement.argsort(descending=True, stable=True)[:count]]
+    return [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in row] for row in together]
 
 
 def film(

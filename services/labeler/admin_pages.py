@@ -7,7 +7,17 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import func, select
 
-from services.labeler import admin, audit, diagram, forms, insight, invitations, report, timeline
+from services.labeler import (
+    admin,
+    answers,
+    audit,
+    diagram,
+    forms,
+    insight,
+    invitations,
+    report,
+    timeline,
+)
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
@@ -56,7 +66,11 @@ def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Res
         query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
         found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
         shown = found[:EXPERIMENTS_A_PAGE]
-        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in shown]
+        lease_s = service.settings.lease_s
+        rows = [
+            (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
+            for one in shown
+        ]
     more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
     return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
 
@@ -140,9 +154,9 @@ def admin_round(
         if clip.rewards
     }
     turning = {"after": after, "before": max(after - COMPARISONS_A_PAGE, 0), "others": others}
-    verdicts = {one.id: _verdict(one) for one in found.comparisons}
     shown = {"name": name, "number": number, "page": found, "sparks": sparks, "low": low, "high": high}
-    return _admin_page(request, service, "admin_round.html", verdicts=verdicts, **shown, **turning)
+    words = {"verdicts": {one.id: _verdict(one) for one in found.comparisons}, "in_order": answers.in_order}
+    return _admin_page(request, service, "admin_round.html", **shown, **turning, **words)
 
 
 def _verdict(comparison: SeenComparison) -> str:
@@ -154,8 +168,8 @@ def _verdict(comparison: SeenComparison) -> str:
         return ""
     favourite = told.index(max(told))
     agreed = sum(one[favourite] == 0 for one in decided)
-    answers = "answer" if len(decided) == 1 else "answers"
-    return f"The reward model's favourite, clip {favourite + 1}, won {agreed} of {len(decided)} {answers}."
+    of = "1 answer" if len(decided) == 1 else f"{len(decided)} answers"
+    return f"The reward model's favourite, clip {favourite + 1}, won {agreed} of {of}."
 
 
 def _spark(rewards: list[float], low: float, high: float) -> str:

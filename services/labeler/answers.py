@@ -1,4 +1,4 @@
-"""The standing answers of an experiment as values to count: by place shown, and by pair of clips."""
+"""The standing answers of an experiment as values to count: by place shown, and by two clips each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from shared.models import Comparison, Labeler, Preference, Round
 
-WORDS = ("left", "right", "tie", "incomparable")
+SIDES = ("left", "right")
+PLACES = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,34 @@ class Answer:
 
     @property
     def word(self) -> str:
-        """What was answered, by where the best clip was shown: `left`, …, or `order` of more than two."""
+        """Where the best clip was shown: one of `places`; `tie` if several are best; or `incomparable`."""
         if self.ranks is None:
             return "incomparable"
-        if len(self.ranks) > 2:
-            return "order"
-        left, right = (self.ranks[index] for index in self.shown)
-        return "tie" if left == right else "left" if left < right else "right"
+        by_place = [self.ranks[index] for index in self.shown]
+        best = min(by_place)
+        if by_place.count(best) > 1:
+            return "tie"
+        return places(len(by_place))[by_place.index(best)]
+
+    @property
+    def said(self) -> str:
+        """What was answered, as the labeler saw it: `left`, …, or the order of more than two clips."""
+        if self.ranks is None or len(self.ranks) == 2:
+            return self.word
+        return in_order([self.ranks[index] for index in self.shown])
+
+
+def places(clips: int) -> tuple[str, ...]:
+    """Return what the places are called at which so many clips are shown."""
+    return SIDES if clips == 2 else PLACES[:clips]
+
+
+def in_order(ranks: list[int]) -> str:
+    """Write an ordering with its clips numbered from 1, the best first: [1, 0, 1] is "2 > 1 = 3"."""
+    ties = [
+        [str(i) for i, other in enumerate(ranks, start=1) if other == rank] for rank in sorted(set(ranks))
+    ]
+    return " > ".join(" = ".join(tie) for tie in ties)
 
 
 def standing(session: Session, experiment_id: int) -> list[Answer]:
@@ -59,7 +81,7 @@ def mix(answers: list[Answer]) -> Counter[str]:
 
 
 def units(answers: list[Answer], incomparable: bool = False) -> list[Mapping[str, int]]:
-    """Return who said what of each pair of clips: −1 the first is better, 0 a tie, 1 the second is better.
+    """Return who said what of any two clips of a comparison: −1 the first is better, 0 a tie, 1 the second.
 
     In the comparison's own order of clips, so that a labeler who leans to one side does not look like one who
     agrees. Incomparable has no place in this order and is left out, unless it is asked for: then it is 2, as

@@ -31,7 +31,8 @@ def charts(session: Session, experiment: Experiment, told: Mapping[int, Told] | 
     here = [one for one in given if one.round > 0]
     found = [
         learning_charts.returns(rounds), pace(here), answer_mix(given), agreement(given),
-        learning_charts.reward_model(rounds), learning_charts.accuracy(rounds),
+        learning_charts.reward_model(rounds, config.labels.clips_per_comparison),
+        learning_charts.accuracy(rounds),
         learning_charts.calibration(session, told or {}, here),
         *learning_charts.curves(session, experiment.id), learning_charts.agent(rounds),
         learning_charts.seconds(rounds), learning_charts.throughput(rounds, config),
@@ -70,15 +71,32 @@ def answer_mix(given: list[Answer]) -> Chart:
     by_round: dict[int, list[Answer]] = {}
     for answer in given:
         by_round.setdefault(answer.round, []).append(answer)
-    words = [*answers.WORDS, *(["order"] if any(one.word == "order" for one in given) else [])]
+    places = _places(given)
+    words = [*places, "tie", "incomparable"]
     rows: list[list[Cell]] = [
         [number, *(answers.mix(some)[word] for word in words)] for number, some in sorted(by_round.items())
     ]
     chart = Chart("answers", "Answers", ["round", *words], rows, words, "stacked", "answers")
     chart.empty = "Nobody has answered yet."
     counts = answers.mix(given)
-    left, decided = counts["left"], counts["left"] + counts["right"]
-    if decided:
+    by_place = [counts[place] for place in places]
+    left, decided = by_place[0], sum(by_place)
+    if decided and len(places) > 2:
+        p = statistics.even_test(by_place)
+        shares = ", ".join(
+            f"{place} {count / decided:.0%}" for place, count in zip(places, by_place, strict=True)
+        )
+        chart.says.append(
+            f"Where the best of {len(places)} clips was shown, in {decided} answers that name one: {shares}; "
+            f"if places did not matter, as uneven shares would come up with probability {p:.3f}. "
+            "A tie means that several clips are the best."
+        )
+        if p < SURE:
+            most = places[by_place.index(max(by_place))]
+            chart.warning = (
+                f"Labelers prefer the {most} place more than chance explains: places are drawn at random."
+            )
+    elif decided:
         p = statistics.sign_test(left, decided)
         chart.says.append(
             f"The left clip was better in {left} of {decided} decided answers ({left / decided:.0%}); "
@@ -99,30 +117,44 @@ def agreement(given: list[Answer]) -> Chart:
     by_labeler = statistics.agreement_by_labeler(shared)
     counts = Counter(answer.labeler for answer in given)
     leaning = {name: answers.mix([one for one in given if one.labeler == name]) for name in counts}
+    places = _places(given)
     rows: list[list[Cell]] = []
     for name, labels in counts.most_common():
         same, of = by_labeler.get(name, (0, 0))
-        left, right = leaning[name]["left"], leaning[name]["right"]
-        p = statistics.sign_test(left, left + right) if left + right else None
-        rows.append(
-            [name, labels, of, same / of if of else None, left / (left + right) if left + right else None, p]
-        )
-    columns = ["labeler", "answers", "compared with others", "same answer", "left of decided", "p of no side"]
+        by_place = [leaning[name][place] for place in places]
+        decided, test = sum(by_place), statistics.even_test(by_place)
+        if len(places) == 2:
+            test = statistics.sign_test(by_place[0], decided)
+        share, p = (by_place[0] / decided, test) if decided else (None, None)
+        rows.append([name, labels, of, same / of if of else None, share, p])
+    columns = ["labeler", "answers", "compared with others", "same answer", f"{places[0]} of decided"]
+    columns.append("p of no side" if len(places) == 2 else "p of no place")
     chart = Chart("agreement", "Agreement", columns, rows, ["same answer"], "bars", "share")
     same, pairs = statistics.same_answers(shared)
+    order = "left, tie, right"
     if not pairs:
         chart.empty = (
             "No comparison has two answers yet; labels.labels_per_comparison asks several labelers for one."
         )
         return chart
     alpha = statistics.ordinal_alpha([list(unit.values()) for unit in shared])
+    if len(places) > 2:
+        chart.says.append(
+            f"Any two of the {len(places)} clips that were ranked together are counted as a case."
+        )
+        order = "worse, tie, better"
     chart.says.append(f"Two labelers gave the same answer in {same} of {pairs} cases ({same / pairs:.0%}).")
     chart.says.append(
         "Krippendorff's alpha is not defined while all answers are the same."
         if alpha is None
-        else f"Krippendorff's alpha (left, tie, right as an order) is {alpha:.2f}: 1 is perfect, 0 is chance."
+        else f"Krippendorff's alpha ({order} as an order) is {alpha:.2f}: 1 is perfect, 0 is chance."
     )
     names = statistics.nominal_alpha([list(one.values()) for one in answers.units(given, incomparable=True)])
     if names is not None:
         chart.says.append(f"With the answers as mere names, can't compare among them, it is {names:.2f}.")
     return chart
+
+
+def _places(given: list[Answer]) -> tuple[str, ...]:
+    """Return the places at which clips were shown; all comparisons of an experiment have as many."""
+    return answers.places(len(given[0].shown) if given else 2)

@@ -42,6 +42,7 @@ class Context:
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
     # By the sum of a round's predictions, how likely each clip of a held-out comparison is to be preferred.
     held_out: Kept[str, Told] = field(default_factory=lambda: Kept(math.inf, 500))
+    batches: Kept[int, str] = field(default_factory=lambda: Kept(math.inf, 1000))  # a round's mark, for good
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
     # By the sum of what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other

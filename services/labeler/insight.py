@@ -109,13 +109,13 @@ def _comparison(
 
 def _answer(one: Preference, number: int, labeler: str, kind: str) -> dict[str, Any]:
     at = one.answered_at
-    word = Answer(one.comparison_id, number, labeler, one.ranks, one.shown, one.seconds, at).word
+    said = Answer(one.comparison_id, number, labeler, one.ranks, one.shown, one.seconds, at).said
     return {
         "labeler": labeler,
         "kind": kind,
         "ranks": one.ranks,
         "shown": one.shown,
-        "said": word,
+        "said": said,
         "seconds": one.seconds,
         "answered_at": at,
         "withdrawn_at": one.withdrawn_at,

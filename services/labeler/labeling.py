@@ -29,8 +29,9 @@ from services.labeler.schemas import (
     PreferenceBody,
     Renewed,
 )
+from services.labeler.status import batch_mark
 from shared import labels, rounds
-from shared.models import Clip, Comparison, Labeler, Lease, Preference
+from shared.models import Clip, Comparison, Labeler, Lease, Preference, Round
 from shared.states import RoundState
 from shared.transitions import StaleState
 
@@ -82,7 +83,7 @@ def own_answers(name: ExperimentName, labeler: CurrentLabeler, service: Service)
         for one, comparison, expires_at in session.execute(own):
             clip_ids = [comparison.clip_ids[index] for index in one.shown]
             ranks = None if one.ranks is None else [one.ranks[index] for index in one.shown]
-            claimed = labels.Claimed(comparison.id, round_.number, clip_ids, expires_at)
+            claimed = labels.Claimed(comparison.id, round_.id, clip_ids, expires_at)
             view = _view(service, session, claimed)
             answers.append(OwnAnswer(id=one.id, ranks=ranks, comparison=view))
         return OwnAnswers(frozen=round_.state != RoundState.LABELING, answers=answers)
@@ -163,9 +164,12 @@ def _view(service: Context, session: Session, claimed: labels.Claimed) -> Compar
         clip = session.get_one(Clip, clip_id)
         return clip_view(clip.id, clip.mp4_sha256, clip.steps, clip.fps)
 
+    def mark() -> str:
+        return batch_mark(session.get_one(Round, claimed.round_id))
+
     return ComparisonView(
         id=claimed.comparison_id,
-        round=claimed.round_number,
+        batch=service.batches.find(claimed.round_id, mark),
         clips=[service.clips.find(clip_id, partial(look_up, clip_id)) for clip_id in claimed.clip_ids],
         expires_at=claimed.expires_at,
     )

@@ -11,7 +11,7 @@ from services.labeler.schemas import Status
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2  # between two looks at the database while somebody listens
-VOLATILE = {"final_in_s": True, "attempt": {"eta_s"}}  # changes by itself: no news
+VOLATILE = {"final_in_s": True, "attempt": {"eta_s"}, "wait": True}  # changes by itself: no news
 Look = Callable[[Iterable[str]], dict[str, Status]]
 
 

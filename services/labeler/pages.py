@@ -95,7 +95,7 @@ def join(request: Request) -> Response:
 
 @router.get("/label/{name}")
 def label(name: ExperimentName, request: Request, service: Service) -> Response:
-    """Two clips side by side."""
+    """Two clips side by side, or three or four to rank."""
     return _experiment_page(request, service, name, "label.html")
 
 
@@ -124,6 +124,7 @@ def _experiment_page(request: Request, service: Context, name: str, template: st
         env_id=experiment.config["env_id"],
         instructions=status.instructions,
         lease_s=experiment.config["labels"]["lease_s"],
+        clips=experiment.config["labels"].get("clips_per_comparison", 2),  # older ones do not say
         may_log_out=not service.open_to_visitors,
     )
 

@@ -163,20 +163,48 @@ class Work(BaseModel):
     eta_s: float | None = Field(description="seconds to its end, if its pace is known")
 
 
+class StageWait(BaseModel):
+    """A stage that labelers wait for."""
+
+    stage: str
+    left_s: float | None = Field(description="seconds it may still take; null: nobody knows")
+
+
+class Wait(BaseModel):
+    """What has to happen before the next batch, and how long it may take."""
+
+    stages: list[StageWait] = Field(description="what is left, in order; the first is under way")
+    left_s: float | None = Field(description="seconds until all is done; null: nobody knows")
+    is_last: bool = Field(description="no batch follows: the experiment ends with this")
+
+
+class Agents(BaseModel):
+    """The rounds of an experiment, and the videos of their agents."""
+
+    round: int
+    of: int
+    rounds: list[Film]
+
+
 class Status(BaseModel):
-    """What everybody may know of an experiment: nothing about how good the agent or the model is."""
+    """What everybody may know of an experiment: nothing about how good the agent or the model is.
+
+    While people answer it does not speak of rounds either: how far the agent is might sway them.
+    """
 
     name: str
     state: str
     instructions: str
-    round: int
-    of: int
+    batch: str = Field(description="another one with every batch; it tells nothing else")
+    round: int | None = Field(description="null while people answer")
+    of: int | None = Field(description="null while people answer")
     round_state: str
     given: int = Field(description="labels of this round")
     wanted: int
     final_in_s: float | None = Field(description="seconds left to undo, once every label is in")
     attempt: Work | None
-    rounds: list[Film]
+    wait: Wait | None = Field(description="while trainers work: what labelers wait for")
+    rounds: list[Film] = Field(description="empty while people answer")
 
 
 class ClipView(BaseModel):
@@ -189,10 +217,10 @@ class ClipView(BaseModel):
 
 
 class ComparisonView(BaseModel):
-    """A comparison handed to a labeler: clips in the order to be shown, left to right."""
+    """A comparison handed to a labeler: clips in the order to be shown, left to right, row by row."""
 
     id: int
-    round: int
+    batch: str = Field(description="the mark of its batch, as in the status: it tells batches apart, no more")
     clips: list[ClipView]
     expires_at: datetime
 
@@ -240,6 +268,12 @@ class ClipJudgement(BaseModel):
 
     id: int
     judgement: list[float]
+
+
+class RoundOf(BaseModel):
+    """The round of a comparison, which labelers are not told."""
+
+    round: int
 
 
 class TeacherView(BaseModel):
@@ -297,7 +331,9 @@ class GivenAnswer(BaseModel):
     kind: str
     ranks: list[int] | None
     shown: list[int]
-    said: str = Field(description="left, right, tie, incomparable, or order for more than two clips")
+    said: str = Field(
+        description="left, right, tie or incomparable; of more than two clips their places, as in 2 > 1 = 3"
+    )
     seconds: float | None
     answered_at: datetime
     withdrawn_at: datetime | None

@@ -21,6 +21,23 @@ def log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
+def even_test(counts: Sequence[int]) -> float:
+    """Return the p-value of counts as uneven as these if all were as likely (Pearson's chi-squared test).
+
+    Two counts are better tested by `sign_test`, which is exact. 1.0 if nothing was counted.
+    """
+    expected = sum(counts) / len(counts)
+    if not expected:
+        return 1.0
+    x = math.fsum((count - expected) ** 2 for count in counts) / expected
+    freedom = len(counts) - 1
+    # The tail of χ² for 1 or 2 degrees of freedom, and what every 2 more add to it.
+    tail = math.erfc(math.sqrt(x / 2)) if freedom % 2 else math.exp(-x / 2)
+    for k in range(2 - freedom % 2, freedom, 2):
+        tail += (x / 2) ** (k / 2) * math.exp(-x / 2) / math.gamma(k / 2 + 1)
+    return tail
+
+
 def ordinal_alpha(units: Sequence[Sequence[int]]) -> float | None:
     """Return Krippendorff's alpha for ordered answers; None where it is not defined.
 

@@ -1,7 +1,7 @@
 """What everybody may know of an experiment. Nothing here reads a true return, a judgement or a metric."""
 
+import hashlib
 from collections.abc import AsyncIterator, Iterable
-from datetime import timedelta
 
 from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -10,16 +10,15 @@ from sqlalchemy.orm import Session
 
 from services.labeler.context import ExperimentName, RequireVisitor, Service, get_experiment
 from services.labeler.live import Look
-from services.labeler.schemas import Film, Status, Work
+from services.labeler.schemas import Agents, Film, Status
+from services.labeler.waiting import wait_for, work_of
 from shared import labels
 from shared.config import ExperimentConfig
 from shared.database import Database, now
-from shared.models import Attempt, Experiment, Round, StoredArtifact
-from shared.states import LIVE_ATTEMPTS, RoundState
+from shared.models import Experiment, Round, StoredArtifact
+from shared.states import EXPERIMENT_TABLE, RoundState
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[RequireVisitor])
-
-KNOWN_PACE = 0.05  # before this much of a stage is done its pace says nothing
 
 
 @router.get("")
@@ -27,14 +26,24 @@ def list_experiments(service: Service) -> list[Status]:
     """List the experiments, the newest first."""
     with service.database.read() as session:
         found = session.scalars(select(Experiment).order_by(Experiment.id.desc()))
-        return [public_status(session, one, service.settings.lease_s) for one in found]
+        return [unswayed(public_status(session, one, service.settings.lease_s)) for one in found]
 
 
 @router.get("/{name}")
 def read_experiment(name: ExperimentName, service: Service) -> Status:
     """Say where an experiment stands."""
     with service.database.read() as session:
-        return public_status(session, get_experiment(session, name), service.settings.lease_s)
+        return unswayed(public_status(session, get_experiment(session, name), service.settings.lease_s))
+
+
+@router.get("/{name}/rounds")
+def list_agents(name: ExperimentName, service: Service) -> Agents:
+    """List the rounds with their agents' videos: for who is not asked to answer just now."""
+    with service.database.read() as session:
+        status = public_status(session, get_experiment(session, name), service.settings.lease_s)
+    assert status.round is not None
+    assert status.of is not None
+    return Agents(round=status.round, of=status.of, rounds=status.rounds)
 
 
 def _known(name: ExperimentName, service: Service) -> str:
@@ -55,38 +64,56 @@ def look_with(database: Database, lease_s: float) -> Look:
     def look(names: Iterable[str]) -> dict[str, Status]:
         with database.read() as session:
             found = session.scalars(select(Experiment).where(Experiment.name.in_(names)))
-            return {one.name: public_status(session, one, lease_s) for one in found}
+            return {one.name: unswayed(public_status(session, one, lease_s)) for one in found}
 
     return look
 
 
 def public_status(session: Session, experiment: Experiment, lease_s: float) -> Status:
-    """Return where `experiment` stands; `lease_s` is the lease that workers' heartbeats ask for."""
+    """Return where `experiment` stands, for pages and programs that nobody answers by.
+
+    `lease_s` is the lease that workers' heartbeats ask for.
+    """
     config = ExperimentConfig.model_validate(experiment.config)
     rounds = _rounds(session, experiment.id)
     current = rounds[-1][0]
     given, wanted = labels.progress(session, current.id)
-    final_in_s = None
+    final_in_s, moment = None, now(session)
     if current.state == RoundState.LABELING and given == wanted:
         final_at = labels.complete_at(session, current.id, config.labels.undo_grace_s)
         if final_at is not None:
-            final_in_s = max((final_at - now(session)).total_seconds(), 0.0)
+            final_in_s = max((final_at - moment).total_seconds(), 0.0)
+    under_way = work_of(session, current.id, lease_s, moment)
     return Status(
         name=experiment.name,
         state=experiment.state,
         instructions=config.labels.instructions,
+        batch=batch_mark(current),
         round=current.number,
         of=config.rounds,
         round_state=current.state,
         given=given,
         wanted=wanted,
         final_in_s=final_in_s,
-        attempt=_work(session, current.id, lease_s),
+        attempt=under_way[0] if under_way else None,
+        wait=wait_for(session, current, config, under_way, moment),
         rounds=[
             Film(round=one.number, state=one.state, video=video_url(experiment.name, one.number, sha256))
             for one, sha256 in rounds
         ],
     )
+
+
+def unswayed(status: Status) -> Status:
+    """Return what a labeler may see of `status`: no word of rounds and their agents while people answer."""
+    if status.round_state != RoundState.LABELING or status.state not in EXPERIMENT_TABLE:
+        return status
+    return status.model_copy(update={"round": None, "of": None, "rounds": []})
+
+
+def batch_mark(round_: Round) -> str:
+    """Return a word that tells a round's comparisons from others', and nothing else."""
+    return hashlib.sha256(f"{round_.id} {round_.created_at.isoformat()}".encode()).hexdigest()[:12]
 
 
 def video_url(name: str, number: int, sha256: str | None) -> str | None:
@@ -100,17 +127,3 @@ def _rounds(session: Session, experiment_id: int) -> list[tuple[Round, str | Non
     query = select(Round, StoredArtifact.sha256).outerjoin(StoredArtifact, video)
     query = query.where(Round.experiment_id == experiment_id, Round.number > 0).order_by(Round.number)
     return [(round_, sha256) for round_, sha256 in session.execute(query)]
-
-
-def _work(session: Session, round_id: int, lease_s: float) -> Work | None:
-    query = select(Attempt).where(Attempt.round_id == round_id, Attempt.state.in_(LIVE_ATTEMPTS))
-    attempt = session.scalar(query)
-    if attempt is None:
-        return None
-    eta_s = None
-    if attempt.first_step_at and attempt.lease_until and attempt.progress >= KNOWN_PACE:
-        told_at = attempt.lease_until - timedelta(seconds=lease_s)  # when its worker last beat
-        took_s = (told_at - attempt.first_step_at).total_seconds()
-        since_s = (now(session) - told_at).total_seconds()
-        eta_s = max(took_s * (1 / attempt.progress - 1) - since_s, 0.0)
-    return Work(stage=attempt.stage, state=attempt.state, progress=attempt.progress, eta_s=eta_s)

@@ -1,5 +1,6 @@
 // Every round's agent, in step; new rounds join as they are done.
 
+import { call } from "./api.js";
 import { listen } from "./events.js";
 import { Films } from "./films.js";
 
@@ -25,12 +26,24 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   toggle();
 });
-listen(
-  document.body.dataset.experiment,
-  (status) => {
-    films.update(status.rounds);
-    document.getElementById("round").textContent = `Round ${status.round} of ${status.of}`;
+const { experiment } = document.body.dataset;
+let before = null; // what was known last
+listen(experiment, (status) => {
+  const moved = status.batch !== before?.batch || status.round_state !== before?.round_state;
+  if (before && moved && status.state === "running") {
+    document.getElementById("ready").hidden = status.round_state !== "labeling";
+  }
+  before = status;
+  if (moved) read();
+}, () => {});
+
+async function read() {
+  try {
+    const agents = await call("GET", `/api/experiments/${experiment}/rounds`);
+    films.update(agents.rounds);
+    document.getElementById("round").textContent = `Round ${agents.round} of ${agents.of}`;
     draw();
-  },
-  () => {},
-);
+  } catch {
+    before = null; // the next news tries again
+  }
+}

@@ -9,16 +9,26 @@ const name = document.body.dataset.experiment;
 const place = document.getElementById("charts");
 const shown = new Map(); // chart id -> {article, chart}
 let wanted = ""; // what the charts should be read for
+let known = null; // the batch and stage whose films are shown
 let waits = null; // the timer of the next reading
 
 listen(name, (status) => {
-  update(status.rounds);
   const done = status.attempt?.progress.toFixed(2); // the curves grow while a trainer works
-  const key = `${status.round} ${status.round_state} ${status.given} ${done}`;
+  const key = `${status.batch} ${status.round_state} ${status.given} ${done}`;
   if (key === wanted) return;
+  if (!key.startsWith(known)) readFilms(`${status.batch} ${status.round_state}`);
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
 }, () => {});
+
+async function readFilms(what) {
+  known = what;
+  try {
+    update((await call("GET", `/api/experiments/${name}/rounds`)).rounds);
+  } catch {
+    known = null; // the next news tries again
+  }
+}
 
 async function refresh() {
   waits = null;

@@ -2,31 +2,26 @@
 
 import { call, sleep, uuid, whoAmI } from "./api.js";
 import { listen } from "./events.js";
-import { Films } from "./films.js";
+import { DIALOGS, onActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
+import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
-import { drawTraining, percentOf } from "./training.js";
+import { drawHead, drawTitle, drawView, flash } from "./views.js";
+import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
-const LOCKED = "First watch both clips once.";
 const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
-const KEYS = {
-  ArrowLeft: "left", ArrowRight: "right", ArrowUp: "tie", "=": "tie", ArrowDown: "incomparable",
-  s: "skip", S: "skip", " ": "pause", Backspace: "undo", "?": "help", h: "instructions", H: "instructions",
-  ",": "back", ".": "forward", "<": "slower", ">": "faster", l: "recent", L: "recent",
-};
-const DIALOGS = ["help", "instructions", "recent"];
-const REPEATABLE = ["pause", "back", "forward", ...DIALOGS];
 
 const $ = (id) => document.getElementById(id);
-const { experiment, lease } = document.body.dataset;
+const { experiment, lease, clips } = document.body.dataset;
+const LOCKED = `First watch ${clips > 2 ? "all" : "both"} clips once.`;
 const stage = $("stage");
-const films = new Films($("films"));
+const waiting = new Waiting(experiment);
 const speed = new Speed();
 
 let me = null;
@@ -39,18 +34,17 @@ let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
 let activeAt = performance.now();
-let waited = false; // for a batch, while the agent trained
-let fresh = false; // a batch has come that nobody has looked at yet
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
 
 function act(action) {
   activeAt = performance.now();
-  fresh = false;
+  waiting.looked();
   if (action === "recent" && !$("recent").open) recent.draw();
   if (DIALOGS.includes(action)) return $(action).open ? $(action).close() : $(action).showModal();
   if (action === "undo") return undo();
+  if (action === "pause" && waiting.hasFilms) return waiting.toggle();
   if (view !== "labeling") return undefined;
   if (action === "pause") return pause();
   if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
@@ -60,8 +54,10 @@ function act(action) {
 
 function settle(action) {
   const pair = queue[0];
-  if (action !== "skip" && pair.locked) return pair.isReady ? say(playing ? LOCKED : `${LOCKED} Space plays them.`) : undefined;
+  if (action !== "skip" && tooEarly(pair)) return undefined;
   if (pair.failure && !["skip", "incomparable"].includes(action)) return undefined;
+  const ranks = ranker && !["skip", "incomparable"].includes(action) ? ranker.take(action) : RANKS[action];
+  if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
   queue.shift();
   pair.hide();
@@ -74,18 +70,28 @@ function settle(action) {
     say("Skipped");
   } else {
     const id = uuid();
-    outbox.add({ kind: "answer", id, comparison: pair.id, ranks: RANKS[action], seconds });
+    outbox.add({ kind: "answer", id, comparison: pair.id, ranks, seconds });
     history.at(-1)?.pair?.destroy();
     if (history.length) delete history.at(-1).pair;
     history.push({ id, action, comparison, pair });
     me.labels += 1;
-    say(inWords(RANKS[action]));
+    say(inWords(ranks));
   }
   render();
   return refill();
 }
 
+// Says so if the clips on show cannot be judged yet.
+function tooEarly(pair) {
+  if (pair.locked && pair.isReady) say(playing ? LOCKED : `${LOCKED} Space plays them.`);
+  return pair.locked;
+}
+
 function undo() {
+  if (view === "labeling" && queue[0].ranking?.back()) {
+    say("Taken back");
+    return render();
+  }
   const last = history.at(-1);
   if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
   return takeBack(last);
@@ -97,9 +103,10 @@ function takeBack({ id, comparison, pair }) {
   if (!outbox.recall(id)) outbox.add({ kind: "undo", id, comparison: comparison.id });
   me.labels -= 1;
   queue[0]?.hide();
+  if (pair) pair.ranking = null;
   queue.unshift(pair ?? new Pair(comparison, stage, render));
   show();
-  say("Undone: answer this pair again");
+  say("Undone: answer this one again");
   return render();
 }
 
@@ -144,6 +151,7 @@ function show() {
 async function refill() {
   const missing = AHEAD - queue.length;
   if (claiming || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  if (waiting.called && document.hidden) return; // who was called takes no pairs from others before they are back
   claiming = true;
   const sentAt = performance.now();
   const count = Math.min(10, AHEAD + outbox.pending.size);
@@ -166,20 +174,21 @@ async function refill() {
   for (const comparison of came) queue.push(new Pair(comparison, stage, render));
   if (wasEmpty && queue.length) {
     show();
-    if (waited) announceBatch();
+    waiting.callBack();
   }
   return render();
 }
 
 function onStatus(news) {
-  const moved = status && (news.round !== status.round || news.round_state !== status.round_state);
+  const moved = status && (news.batch !== status.batch || news.round_state !== status.round_state);
   status = news;
   if (moved || status.round_state !== "labeling") {
     if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
-    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.round !== status.round) : queue;
+    const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.batch !== status.batch) : queue;
     for (const pair of stale) drop(pair);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
+  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
   refill();
   render();
 }
@@ -238,7 +247,7 @@ async function renewForEver() {
         await call("POST", `/api/comparisons/${pair.id}/renew`);
       } catch (problem) {
         if (problem.passing || !queue.includes(pair)) continue;
-        if (pair === queue[0]) say(`Here is another pair: ${problem.message}.`, true);
+        if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
         drop(pair);
         render();
       }
@@ -261,108 +270,40 @@ function currentView() {
   return "grace";
 }
 
-const NOTES = {
-  loading: ["One moment", "Looking for clips."],
-  sending: ["One moment", "Your answers are on their way."],
-  waiting: ["Nothing for you just now", "The rest of this batch is with other labelers. What they give back comes up here."],
-  grace: ["Batch complete", "Thank you! The agent is about to learn from it."],
-  paused: ["Paused", "Labeling goes on when the operator resumes this experiment."],
-  failed: ["Something went wrong", "Training failed. The operator sees why and can try again; no answer is lost."],
-  ended: ["This experiment has ended", "Thank you for every answer."],
-};
-
 function render() {
   if (!status) return;
   const before = view;
   view = currentView();
-  document.body.dataset.view = view;
   const labeling = view === "labeling";
-  $("view-labeling").hidden = !labeling;
-  $("view-training").hidden = view !== "training";
-  $("view-note").hidden = !(view in NOTES);
-  if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
-  $("note-undo").hidden = !(history.length && (view === "grace" || view === "waiting"));
-  $("films-area").hidden = !["training", "ended", "failed"].includes(view) || !status.rounds.some((one) => one.video);
-  films.setVisible(!$("films-area").hidden);
-  if (!$("films-area").hidden) films.update(status.rounds);
-  if (view === "training") {
-    waited = true;
-    drawTraining($("view-training"), status);
-  }
-  if (view === "grace") countDown(status.final_in_s);
-  else counting = null;
+  const undoable = history.length > 0 || Boolean(queue[0]?.ranking?.earlier.length);
+  drawView(view, status, undoable);
+  waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
-  drawHead();
-  drawTitle();
-}
-
-function drawHead() {
-  const inBatch = status.round_state === "labeling";
-  const given = status.given + outbox.count("answer") - outbox.count("undo"); // as it will be in a moment
-  $("round").textContent = `Round ${status.round} of ${status.of}`;
-  $("batch").hidden = !inBatch;
-  $("batch").max = status.wanted || 1;
-  $("batch").value = given;
-  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
-  $("mine").textContent = `You: ${me.labels}`;
-  $("undo").disabled = !history.length;
-  $("pause-word").textContent = playing ? "Pause" : "Play";
-  $("steps").hidden = playing;
-  $("speed").textContent = `${speed.value}×`;
-  const locked = Boolean(queue[0]?.locked);
-  for (const button of document.querySelectorAll(".answers button")) button.setAttribute("aria-disabled", locked);
-}
-
-function drawTitle() {
-  const words = { training: `Training ${percentOf(status)} %`, paused: "Paused", ended: "Ended" };
-  document.title = `${fresh ? "● New clips" : words[view] ?? "Label"} · Lockstep`;
-}
-
-function announceBatch() {
-  waited = false;
-  fresh = true;
-  say("New clips are here");
-}
-
-// The server says once how long is left; what it says later begins the count anew.
-let counting = null;
-function countDown(seconds) {
-  if (seconds === counting) return;
-  counting = seconds;
-  const bar = $("note-countdown");
-  bar.hidden = seconds === null;
-  bar.getAnimations().forEach((one) => one.cancel());
-  if (seconds === null) return;
-  bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
-}
-
-function flash(action) {
-  document.querySelector(`.answers [data-action="${action}"]`)?.animate(
-    [{ filter: "brightness(1.35)" }, { filter: "none" }], { duration: 250 },
-  );
+  drawHead(status, {
+    given: status.given + outbox.count("answer") - outbox.count("undo"),
+    mine: me.labels,
+    undoable,
+    playing,
+    speed: speed.value,
+    locked: Boolean(queue[0]?.locked),
+  });
+  ranker?.draw(queue[0]?.locked);
+  drawTitle(view, status, waiting.called);
 }
 
 // ------------------------------------------------------------------------------ begin
 
-addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
-  const action = KEYS[event.key];
-  if (!action || (event.key === " " && event.target.matches("button, a"))) return;
-  const open = document.querySelector("dialog[open]");
-  if (open && open.id !== action) return;
-  event.preventDefault();
-  if (!event.repeat || REPEATABLE.includes(action)) act(action);
-});
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-action]");
-  if (!button) return;
-  if (event.detail) button.blur(); // after a click, the space bar means pause again
-  act(button.dataset.action);
-});
+const ranker = clips > 2 ? new Ranker(Number(clips), {
+  current: () => queue[0],
+  mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
+  changed: render,
+}) : null;
+onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   activeAt = performance.now();
-  fresh = false;
+  waiting.looked();
+  refill();
   render();
 });
 addEventListener("pointermove", () => (activeAt = performance.now()), { passive: true });

@@ -60,7 +60,7 @@ export class Pair {
     } catch (error) {
       this.failure = error.message;
       this.element.classList.add("broken");
-      this.element.querySelector(".failure").textContent = `This pair cannot be shown. ${error.message}`;
+      this.element.querySelector(".failure").textContent = `These clips cannot be shown. ${error.message}`;
     }
     this.element.classList.add("ready");
   }
@@ -75,7 +75,7 @@ export class Pair {
       video.src = url;
     });
     video.classList.toggle("small", video.videoWidth < SMALL);
-    video.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
+    video.parentElement.style.setProperty("--ratio", video.videoWidth / video.videoHeight);
   }
 }
 

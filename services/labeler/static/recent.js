@@ -1,11 +1,14 @@
 // The labeler's last answers of this batch, each of which can be taken back while the batch is open.
 
 import { call } from "./api.js";
+import { inOrder, tiersOf } from "./ranking.js";
 
 const MOST = 10;
+const WORD = document.body.dataset.clips > 2 ? "Comparison" : "Pair";
 
 export function inWords(ranks) {
   if (ranks === null) return "Cannot compare";
+  if (ranks.length > 2) return new Set(ranks).size === 1 ? "All equal" : `Best first: ${inOrder(tiersOf(ranks))}`;
   const [left, right] = ranks;
   return left === right ? "Equal" : left < right ? "Left is better" : "Right is better";
 }
@@ -42,7 +45,7 @@ export class Recent {
     this.note.textContent = told.frozen
       ? "This batch is complete and in training: its answers are final."
       : answers.length
-        ? "The newest first. Change one, and its pair comes up again."
+        ? "The newest first. Change one, and its clips come up again."
         : "You have given no answer in this batch yet.";
     if (!told.frozen) this.list.replaceChildren(...answers.slice(0, MOST).map((one) => this.#row(one)));
   }
@@ -50,11 +53,11 @@ export class Recent {
   #row(answer) {
     const row = document.createElement("li");
     const words = document.createElement("span");
-    words.textContent = `Pair ${answer.comparison.id}: ${inWords(answer.ranks)}`;
+    words.textContent = `${WORD} ${answer.comparison.id}: ${inWords(answer.ranks)}`;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Change";
-    button.setAttribute("aria-label", `Change the answer about pair ${answer.comparison.id}`);
+    button.setAttribute("aria-label", `Change the answer about ${WORD.toLowerCase()} ${answer.comparison.id}`);
     button.addEventListener("click", () => this.change(answer));
     row.append(words, button);
     return row;

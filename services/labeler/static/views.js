@@ -1,0 +1,64 @@
+// What the label page shows: one of its views, the head above it, the tab's title.
+
+import { percentOf } from "./training.js";
+
+const NOTES = {
+  loading: ["One moment", "Looking for clips."],
+  sending: ["One moment", "Your answers are on their way."],
+  waiting: ["Nothing for you just now", "The rest of this batch is with other labelers. What they give back comes up here."],
+  grace: ["Batch complete", "Thank you! The agent is about to learn from it."],
+  paused: ["Paused", "Labeling goes on when the operator resumes this experiment."],
+  failed: ["Something went wrong", "Training failed. The operator sees why and can try again; no answer is lost."],
+  ended: ["This experiment has ended", "Thank you for every answer."],
+};
+
+const $ = (id) => document.getElementById(id);
+
+export function drawView(view, status, undoable) {
+  document.body.dataset.view = view;
+  $("view-labeling").hidden = view !== "labeling";
+  $("view-training").hidden = view !== "training";
+  $("view-note").hidden = !(view in NOTES);
+  if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
+  $("note-undo").hidden = !(undoable && (view === "grace" || view === "waiting"));
+  if (view === "grace") countDown(status.final_in_s);
+  else counting = null;
+}
+
+// `given` counts the labels of the batch as they will be in a moment, `mine` those of this labeler.
+export function drawHead(status, { given, mine, undoable, playing, speed, locked }) {
+  const inBatch = status.round_state === "labeling";
+  $("batch").hidden = !inBatch;
+  $("batch").max = status.wanted || 1;
+  $("batch").value = given;
+  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
+  $("mine").textContent = `You: ${mine}`;
+  $("undo").disabled = !undoable;
+  $("pause-word").textContent = playing ? "Pause" : "Play";
+  $("steps").hidden = playing;
+  $("speed").textContent = `${speed}×`;
+  for (const button of document.querySelectorAll(".answers button")) button.setAttribute("aria-disabled", locked);
+}
+
+export function drawTitle(view, status, fresh) {
+  const words = { training: `Training ${percentOf(status)} %`, paused: "Paused", ended: "Ended" };
+  document.title = `${fresh ? "● New clips" : words[view] ?? "Label"} · Lockstep`;
+}
+
+export function flash(action) {
+  document.querySelector(`.answers [data-action="${action}"]`)?.animate(
+    [{ filter: "brightness(1.35)" }, { filter: "none" }], { duration: 250 },
+  );
+}
+
+// The server says once how long is left; what it says later begins the count anew.
+let counting = null;
+function countDown(seconds) {
+  if (seconds === counting) return;
+  counting = seconds;
+  const bar = $("note-countdown");
+  bar.hidden = seconds === null;
+  bar.getAnimations().forEach((one) => one.cancel());
+  if (seconds === null) return;
+  bar.animate([{ transform: "scaleX(1)" }, { transform: "scaleX(0)" }], { duration: 1000 * seconds, fill: "forwards" });
+}
