@@ -39,6 +39,8 @@ GRANTS: dict[str, dict[str, str]] = {
         WORKER: "SELECT, INSERT, "
         f"UPDATE ({END}, worker, claimed_at, first_step_at, lease_until, progress, metrics)",
     },
+    # A worker reads where its last measurement was, but no metric: a true return may be among them.
+    "measurements": {LABELER: "SELECT", WORKER: "SELECT (id, attempt_id, progress), INSERT"},
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
     "clips": {
         LABELER: "SELECT, INSERT",
@@ -72,6 +74,7 @@ GRANTS: dict[str, dict[str, str]] = {
     "failed_logins": {LABELER: "SELECT, INSERT, DELETE"},
     # The number of a new row is read back when it is written.
     "events": {LABELER: "SELECT, INSERT", COORDINATOR: "SELECT (id), INSERT", WORKER: "SELECT (id), INSERT"},
+    "admin_actions": {LABELER: "SELECT, INSERT"},
 }
 
 

@@ -154,6 +154,16 @@ class Attempt(Base):
     round: Mapped[Round] = relationship()
 
 
+class Measurement(Base):
+    """The metrics of an attempt on its way, some two hundred times at most: what curves are drawn of."""
+
+    __tablename__ = "measurements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    progress: Mapped[float]  # 0 to 1: where it was then
+    metrics: Mapped[dict[str, Any]]  # what its trainer reported
+
+
 class StoredArtifact(Base):
     """The official weights and videos of a round: one of each kind, written by its stage's one success."""
 
@@ -362,4 +372,17 @@ class Event(Base):
     target: Mapped[str | None] = mapped_column(String(20))  # the state after
     actor: Mapped[str] = mapped_column(String(120))  # who did it
     at: Mapped[datetime]  # when
+    detail: Mapped[dict[str, Any] | None]  # why, in words or values
+
+
+class AdminAction(Base):
+    """Append-only: everything the admin did, with who, when and from where. The database keeps each row."""
+
+    __tablename__ = "admin_actions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]  # when
+    actor: Mapped[str] = mapped_column(String(120))  # who did it
+    address: Mapped[str] = mapped_column(String(45))  # the client's; of IPv6 the network (/64)
+    action: Mapped[str] = mapped_column(String(30))  # what was done
+    about: Mapped[str | None] = mapped_column(String(120))  # to which experiment, labeler or invitation
     detail: Mapped[dict[str, Any] | None]  # why, in words or values

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared import labels
@@ -27,7 +27,7 @@ from shared.config import ConfigError, ExperimentConfig
 from shared.database import now
 from shared.export import clip_rows, clips_of, preference_lines
 from shared.jobs import Artifact, Store, put_artifact
-from shared.models import Clip, Comparison, Experiment, Labeler, Preference
+from shared.models import Clip, Comparison, Experiment, Labeler, Preference, Round
 from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
@@ -137,6 +137,33 @@ def from_experiment(session: Session, experiment: Experiment, config: Experiment
     }
     _check(experiment.config, config, answers, {name: clip.row for name, clip in clips.items()})
     return Past(experiment.name, answers, clips)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An experiment with labels that another could begin with."""
+
+    name: str
+    answers: int  # that stand
+    given_with: dict[str, Any]  # what must be the same there, by dotted key
+
+
+def sources(session: Session) -> list[Source]:
+    """Return the experiments that have an answer to take over, the newest first."""
+    query = select(Round.experiment_id, func.count()).join(Comparison, Comparison.round_id == Round.id)
+    query = query.join(Preference).where(Preference.withdrawn_at.is_(None)).group_by(Round.experiment_id)
+    answers = {row[0]: row[1] for row in session.execute(query)}
+    found = session.scalars(
+        select(Experiment).where(Experiment.id.in_(answers)).order_by(Experiment.id.desc())
+    )
+    return [
+        Source(
+            one.name,
+            answers[one.id],
+            {path: value for path in SAME if (value := _at(one.config, path)) is not None},
+        )
+        for one in found
+    ]
 
 
 def store_past(session: Session, experiment: Experiment, past: Past, actor: str) -> None:

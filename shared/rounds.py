@@ -19,7 +19,7 @@ from shared import labels, results, reuse, states
 from shared.config import ExperimentConfig
 from shared.database import now
 from shared.jobs import Result, TrainAgentResult
-from shared.models import Attempt, Experiment, Round
+from shared.models import Attempt, Experiment, Measurement, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import (
     Hint,
@@ -41,6 +41,7 @@ from shared.transitions import (
 RETRY_PAUSE_S = (0.0, 1.0, 5.0, 20.0, 60.0)  # before the second, third, … try of a stage
 HINT_AGAIN_S = 5.0  # an attempt nobody claimed is hinted at again after 5, 10, 20, … seconds
 HINT_AGAIN_MOST_S = 300.0
+MEASUREMENTS = 200  # kept of an attempt's metrics on their way, at most
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,17 @@ def heartbeat(
     statement = update(Attempt).where(Attempt.id == attempt_id, Attempt.state == AttemptState.RUNNING)
     if not changed_one(session, statement.values(**values)):
         return Beat(lost=True, stop=True)
+    if metrics is not None:
+        _measure(session, attempt_id, progress, metrics)
     query = select(Experiment.state).join(Round).join(Attempt).where(Attempt.id == attempt_id)
     return Beat(lost=False, stop=session.scalar(query) != ExperimentState.RUNNING)
+
+
+def _measure(session: Session, attempt_id: int, progress: float, metrics: dict[str, Any]) -> None:
+    """Keep the metrics for the curves, unless the last ones kept are from nearly the same place."""
+    last = session.scalar(select(func.max(Measurement.progress)).where(Measurement.attempt_id == attempt_id))
+    if last is None or int(progress * MEASUREMENTS) > int(last * MEASUREMENTS):
+        session.add(Measurement(attempt_id=attempt_id, progress=progress, metrics=metrics))
 
 
 def complete(session: Session, attempt_id: int, result: Result) -> list[Hint]:

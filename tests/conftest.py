@@ -14,8 +14,10 @@ from types import FrameType
 
 import psycopg
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 from psycopg import sql
 
+from benchmarks.label_page import ARGS
 from shared.database import Database, migrate
 from tests import services
 from tests.served import served  # noqa: F401 (a fixture: tests ask for it by its name)
@@ -55,6 +57,16 @@ def s3() -> Iterator[services.S3]:
 def chromium() -> str:
     """The path of a browser, for Playwright's `executable_path`."""
     return services.find("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A browser; each test opens contexts of its own.
+
+    Not for the whole run: while Playwright is there, nothing else in this thread can run an event loop.
+    """
+    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=ARGS) as launched:
+        yield launched
 
 
 @pytest.fixture(scope="session")

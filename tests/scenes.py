@@ -148,10 +148,10 @@ class Scene:
             assert rounds.claim(session, attempt_id, WORKER, LEASE_S)
             return attempt_id
 
-    def beat(self, attempt_id: int, progress: float) -> None:
+    def beat(self, attempt_id: int, progress: float, **metrics: float) -> None:
         """Report progress, as a worker."""
         with self.database.write() as session:
-            rounds.heartbeat(session, attempt_id, LEASE_S, progress, {"loss": SECRET_METRIC})
+            rounds.heartbeat(session, attempt_id, LEASE_S, progress, metrics or {"loss": SECRET_METRIC})
 
     def release(self, attempt_id: int) -> None:
         """Give an attempt back, as a worker that was asked to stop."""

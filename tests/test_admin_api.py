@@ -6,8 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from services.labeler.answers import in_order
+from services.labeler.learning_charts import reward_model
 from services.teachers import Lesson, Teacher, teach
 from shared import rounds
 from shared.database import now
@@ -137,6 +140,10 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
             assert [clip["best"] for clip in one["clips"]] == [0.75, 0.25]
             assert all(len(clip["rewards"]) == scenes.STEPS for clip in one["clips"])
         assert "polyline" in served.admin.get("/admin/long/rounds/1").text
+        (held_out,) = [one for one in served.admin.get(path).json()["comparisons"] if one["held_out"]]
+        won = [{(0, 1): 1.0, (1, 0): 0.0, (0, 0): 0.5}[tuple(one["ranks"])] for one in held_out["answers"]]
+        sure = {one["id"]: one for one in served.admin.get("/api/admin/experiments/long/charts").json()}
+        assert sure["calibration"]["rows"] == [[0.75, sum(won) / len(won), len(won)]]
         with scene.database.read() as session:
             round_id = session.query(Round.id).filter(Round.experiment_id == scene.id, Round.number == 1)
             key = session.query(StoredArtifact.key).filter_by(round_id=round_id.scalar()).all()
@@ -146,6 +153,20 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
             scene.store.get(told)
         clips = served.admin.get(path).json()["comparisons"][0]["clips"]
         assert [clip["best"] for clip in clips] == [None, None]
+
+
+def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None:
+    scene = served.scene
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    attempt_id = scene.claim()
+    for progress, loss in ((0.25, 0.7), (0.251, 0.69), (0.5, 0.6)):
+        scene.beat(attempt_id, progress, **{"losses/reward_loss": loss})
+    chart = charts(served)["reward_curve"]
+    assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
+    assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
+    assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
 
 
 def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
@@ -171,7 +192,7 @@ def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
         assert [(row[0], row[2]) for row in found["agreement"]["rows"]] == [("oracle-1", 30), ("ann", 30)]
         assert "the same answer in 1 of 30 cases" in found["agreement"]["says"][1]
         assert "worse, tie, better" in found["agreement"]["says"][2]
-        assert "loss is 1.79" in found["reward_loss"]["says"][0]  # log 3!
+        assert "loss is 1.79" in reward_model([], 3).says[0]  # log 3!
 
         page = served.admin.get("/api/admin/experiments/three/rounds/1/comparisons").json()
         seen = next(each for each in page["comparisons"] if each["id"] == one["id"])
@@ -247,6 +268,7 @@ def test_presets_pages_and_errors_by_field(served: Served) -> None:
     assert [one["name"] for one in listed] == ["second"]
     rest = served.admin.get("/api/admin/experiments?skip=1&limit=5").json()
     assert [one["name"] for one in rest] == ["shapes"]
+    assert "second" not in served.admin.get("/admin?skip=1").text
     wrong = {"name": "Third!", "env_id": "CartPole-v1", "agent": {"gamma": 2, "minibatch_size": 10**6}}
     answer = served.admin.post("/api/admin/experiments", json={"config": wrong})
     assert reason(answer, 422) == "bad_config"
@@ -280,3 +302,34 @@ def test_a_thousand_rounds_come_a_page_at_a_time(served: Served) -> None:
     assert "The last rounds" in last
     part = served.admin.get("/api/admin/experiments/shapes?before=500&limit=3").json()
     assert [one["number"] for one in part["rounds"]] == [497, 498, 499]
+
+
+def test_whatever_the_admin_does_is_kept_with_who_when_and_why(served: Served) -> None:
+    admin, path = served.admin, "/api/admin/experiments/shapes"
+    ann = served.ann.get("/api/me").json()["id"]
+    invitation = admin.post("/api/admin/invitations", json={"name": "Eve"}).json()["id"]
+    steps = [
+        admin.delete(f"/api/admin/invitations/{invitation}"),
+        admin.delete(f"/api/admin/labelers/{ann}/sessions"),
+        admin.post(f"{path}/pause"),
+        admin.post(f"{path}/resume"),
+        admin.post(f"{path}/abandon", json={"reason": "the clips are too dark"}),
+    ]
+    assert all(one.is_success for one in steps)
+    assert reason(admin.post(f"{path}/resume"), 409) == "stale_state"  # refused: nothing to be kept
+    acts = admin.get("/api/admin/actions").json()
+    assert [(one["action"], one["about"], one["detail"]) for one in acts[::-1]] == [
+        ("invited", "Eve", {"invitation": invitation, "days": 7}),
+        ("revoked_invitation", "Eve", {"invitation": invitation}),
+        ("ended_sessions", "ann", None),
+        ("paused", "shapes", None),
+        ("resumed", "shapes", None),
+        ("abandoned", "shapes", {"reason": "the clips are too dark"}),
+    ]
+    assert {(one["actor"], one["address"]) for one in acts} == {("admin", "127.0.0.1")}
+    older = admin.get(f"/api/admin/actions?limit=1&about=shapes&before={acts[0]['id']}").json()
+    assert older == [acts[1]]
+    assert "the clips are too dark" in admin.get("/actions?about=shapes").text
+    for change in ("UPDATE admin_actions SET actor = 'nobody'", "DELETE FROM admin_actions"):
+        with pytest.raises(DBAPIError, match="append-only"), served.scene.database.write() as session:
+            session.execute(text(change))

@@ -5,9 +5,9 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from tests.scenes import FPS, STEPS
-from tests.test_label_page import Site, browser, clip_ids, in_view, press, site, until
+from tests.test_label_page import Site, clip_ids, in_view, press, site, until
 
-__all__ = ["browser", "site"]
+__all__ = ["site"]
 
 TIMES = "all => all.map(one => one.currentTime)"
 

@@ -13,21 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import Engine, event
 
-from benchmarks.label_page import ARGS, WATCH, measure
+from benchmarks.label_page import WATCH, measure
 from shared.models import Clip, Comparison, Labeler, Lease, Preference
 from tests import scenes
 from tests.scenes import Scene
 
 OUTBOX = "Object.entries(localStorage).filter(([key]) => key.startsWith('lockstep.outbox.'))"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as play, play.chromium.launch(executable_path=chromium, args=ARGS) as launched:
-        yield launched
 
 
 @dataclass

@@ -12,18 +12,19 @@ from shared import rounds
 from tests.doors import Gate, open_gate
 from tests.page_checks import bar_is_seen_in_forced_colours, found_on
 from tests.scenes import join
-from tests.test_label_page import Site, browser, in_view, site, until
+from tests.test_label_page import Site, in_view, site, until
 from tests.test_waiting_page import label_until, live_through
 
-__all__ = ["browser", "site"]
+__all__ = ["site"]
 
 PATHS = (
     "/?all",
     "/docs",
     "/nowhere",
     "/admin",
-    "/new",
+    "/new?preset=cartpole",
     "/labelers",
+    "/actions",
     "/agents/shapes",
     "/admin/shapes/rounds/1",
 )

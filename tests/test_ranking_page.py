@@ -7,11 +7,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import scenes
+from tests.page_checks import found_on
 from tests.scenes import Scene
-from tests.test_label_page import Site, browser, until
-from tests.test_page_quality import violations
-
-__all__ = ["browser"]
+from tests.test_label_page import Site, until
 
 SEEN = ".pair.current.seen"
 
@@ -142,7 +140,7 @@ def test_clips_are_ranked_by_keys_by_dragging_and_by_buttons(site: Site) -> None
 def test_the_ranking_is_accessible_and_all_clips_have_one_size_on_any_screen(site: Site) -> None:
     page = site.open(bypass_csp=True, has_touch=True)
     press(page, "2", "=")
-    found = violations(page, "ranking")
+    found = found_on(page, "ranking")
     for width, height in ((1280, 800), (390, 844), (800, 360)):
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(100)
@@ -156,5 +154,5 @@ def test_the_ranking_is_accessible_and_all_clips_have_one_size_on_any_screen(sit
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
     page.keyboard.press("?")
-    found += violations(page, "help")
+    found += found_on(page, "help")
     assert found == [], "\n".join(found)

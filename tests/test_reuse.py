@@ -268,7 +268,11 @@ def test_the_api_takes_over_the_labels_of_an_experiment(tmp_path: Path, database
             body["config"] = wanted("short", segments={"length": 24}).model_dump(mode="json")
             refused = client.post("/api/admin/experiments", json=body)
             assert refused.status_code == 422
-            assert "segments.length" in refused.json()["detail"]
+            assert "segments.length" in refused.json()["errors"]["labels_from"]
+            second, first = client.get("/api/admin/reusable").json()
+            assert (second["name"], first["name"]) == ("second", "shapes")
+            assert second["answers"] == first["answers"] > 0
+            assert first["given_with"]["segments.length"] == 25
             body |= {"labels_from": "nothing"}
             assert client.post("/api/admin/experiments", json=body).status_code == 404
         with scene.database.read() as session:

@@ -10,6 +10,7 @@ from services.labeler.statistics import (
     agreement_by_labeler,
     correlation,
     even_test,
+    nominal_alpha,
     ordinal_alpha,
     same_answers,
     sign_test,
@@ -23,6 +24,7 @@ EXAMPLE = [
 
 
 def test_alpha_is_the_published_one() -> None:
+    assert nominal_alpha(EXAMPLE) == pytest.approx(0.743, abs=0.0005)
     assert ordinal_alpha(EXAMPLE) == pytest.approx(0.815, abs=0.0005)
 
 

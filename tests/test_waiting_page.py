@@ -8,9 +8,9 @@ from playwright.sync_api import Page, expect
 
 from shared.settings import secrets
 from tests.scenes import join
-from tests.test_label_page import Site, browser, in_view, site, until
+from tests.test_label_page import Site, in_view, site, until
 
-__all__ = ["browser", "site"]
+__all__ = ["site"]
 
 # Headless Chromium hides no tab, so the test says when; the notifications are the browser's own.
 AWAY = """

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services import known_environments
-from services.labeler import limits, report, security, sessions
+from services.labeler import audit, limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.problems import Problem
-from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Token
+from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Reusable, Token
 from shared import config, reuse, rounds
 from shared.models import Experiment
 from shared.transitions import Hint
@@ -20,7 +21,10 @@ session_router = APIRouter(prefix="/api/admin", tags=["admin"])
 
 log = logging.getLogger(__name__)
 
-ACTOR = "admin"
+ACTOR = audit.ACTOR
+DONE = {
+    "pause": "paused", "resume": "resumed", "finish": "finished", "abandon": "abandoned", "retry": "retried",
+}  # fmt: skip
 Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int | None, Query(ge=0, le=MAX_ID)]
@@ -34,6 +38,8 @@ def log_in(body: Token, request: Request, response: Response, service: Service) 
     if not security.same(body.token, service.secrets.admin_token):
         limits.failed(service.database, "admin", request)
         raise Problem(401, "no_admin", "that is not the admin token")
+    with service.database.write() as session:
+        audit.note(session, request, "logged_in")
     give_cookie(request, response, service)
     log.info("the admin logged in from %s", limits.address(request))
 
@@ -66,18 +72,35 @@ def list_experiments(service: Service, skip: Skip = 0, limit: Limit = 1000) -> l
 
 
 @router.post("/experiments", status_code=201)
-def create(body: NewExperiment, service: Service) -> dict[str, Any]:
+def create(body: NewExperiment, request: Request, service: Service) -> dict[str, Any]:
     """Create an experiment and begin its first round."""
     parsed = config.parse(body.config)
     known_environments.check(parsed.env_id)
     with service.database.write() as session:
         past = None
         if body.labels_from is not None:
-            past = reuse.from_experiment(session, get_experiment(session, body.labels_from), parsed)
+            past = _past(session, body.labels_from, parsed)
         experiment, hints = rounds.create_experiment(session, parsed, ACTOR, body.origin, past)
+        what = {"origin": body.origin, "labels_from": body.labels_from}
+        audit.note(session, request, "created", experiment.name, **what)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer
+
+
+def _past(session: Session, name: str, parsed: config.ExperimentConfig) -> reuse.Past:
+    """Return the labels to begin with; what is wrong with them is said of that field."""
+    try:
+        return reuse.from_experiment(session, get_experiment(session, name), parsed)
+    except reuse.ReuseError as error:
+        raise config.ConfigError(str(error), {"labels_from": str(error)}) from None
+
+
+@router.get("/reusable")
+def list_reusable(service: Service) -> list[Reusable]:
+    """List the experiments whose labels another can begin with, and what must be the same in that one."""
+    with service.database.read() as session:
+        return [Reusable(**vars(one)) for one in reuse.sources(session)]
 
 
 @router.get("/presets")
@@ -106,6 +129,7 @@ def read_events(name: ExperimentName, service: Service, after: After = 0) -> lis
 def act(
     name: ExperimentName,
     action: Literal["pause", "resume", "finish", "abandon", "retry"],
+    request: Request,
     service: Service,
     body: Reason | None = None,
 ) -> dict[str, Any]:
@@ -127,6 +151,8 @@ def act(
             if failed is None:
                 raise Problem(409, "stale_state", f"no round of {name} has failed: there is nothing to retry")
             hints = rounds.retry(session, failed.id, ACTOR)
+        ended = action in ("finish", "abandon")
+        audit.note(session, request, DONE[action], name, reason=reason if ended else None)
         answer = report.report(session, experiment)
     service.broker.send(hints)
     return answer

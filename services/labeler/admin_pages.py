@@ -7,10 +7,21 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy import func, select
 
-from services.labeler import admin, answers, diagram, forms, insight, invitations, report, timeline
+from services.labeler import (
+    admin,
+    answers,
+    audit,
+    diagram,
+    forms,
+    insight,
+    invitations,
+    report,
+    timeline,
+)
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
 from services.labeler.problems import Problem
+from services.labeler.schemas import SeenComparison
 from services.labeler.status import public_status
 from shared import rounds
 from shared.config import NAME_PATTERN
@@ -19,8 +30,11 @@ from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
+EXPERIMENTS_A_PAGE = 50
 ROUNDS_A_PAGE = 25
+ACTIONS_A_PAGE = 100
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
+COMPARISONS_A_PAGE = 10
 Name = Annotated[str, Query(pattern=NAME_PATTERN)]
 PLOTLY = f"/api/admin/plotly.min.js?v={version('plotly')}"
 ADMIN_OUT = "/api/admin/session"  # DELETE logs the admin out
@@ -44,14 +58,21 @@ def _may_come_in(request: Request, service: Context) -> bool:
 
 
 @router.get("/admin")
-def admin_index(request: Request, service: Service) -> Response:
-    """The operator's overview."""
+def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Response:
+    """The operator's overview, a page of experiments at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
-        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
-    return _admin_page(request, service, "admin.html", rows=rows)
+        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
+        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
+        shown = found[:EXPERIMENTS_A_PAGE]
+        lease_s = service.settings.lease_s
+        rows = [
+            (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
+            for one in shown
+        ]
+    more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
+    return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
 
 
 @router.get("/labelers")
@@ -62,6 +83,21 @@ def labelers(request: Request, service: Service) -> Response:
     people = invitations.list_labelers(service)
     invited = invitations.list_invitations(service)
     return _admin_page(request, service, "admin_labelers.html", people=people, invited=invited)
+
+
+@router.get("/actions")
+def actions(
+    request: Request, service: Service, before: audit.Before = None, about: audit.About = None
+) -> Response:
+    """What the admin did, a page at a time, the newest first."""
+    if not _may_come_in(request, service):
+        return page(request, "admin_login.html")
+    found = audit.list_actions(service, before, ACTIONS_A_PAGE + 1, about)
+    more = found[ACTIONS_A_PAGE - 1].id if len(found) > ACTIONS_A_PAGE else None
+    shown = found[:ACTIONS_A_PAGE]
+    return _admin_page(
+        request, service, "admin_actions.html", acts=shown, about=about, more=more, before=before
+    )
 
 
 @router.get("/admin/{name}")
@@ -105,7 +141,10 @@ def admin_round(
     """The comparisons of a round, ten at a time."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
-    found = insight.read_comparisons(name, number, service, after, 10)
+    found = insight.read_comparisons(name, number, service, after, COMPARISONS_A_PAGE)
+    with service.database.read() as session:
+        numbers = select(Round.number).where(Round.experiment_id == get_experiment(session, name).id)
+        others = set(session.scalars(numbers.where(Round.number.in_((number - 1, number + 1)))))
     rewards = [step for one in found.comparisons for clip in one.clips for step in clip.rewards or ()]
     low, high = min(rewards, default=0.0), max(rewards, default=0.0)
     sparks = {
@@ -114,12 +153,30 @@ def admin_round(
         for clip in one.clips
         if clip.rewards
     }
-    shown = {"page": found, "after": after, "sparks": sparks, "in_order": answers.in_order}
-    return _admin_page(request, service, "admin_round.html", name=name, number=number, **shown)
+    turning = {"after": after, "before": max(after - COMPARISONS_A_PAGE, 0), "others": others}
+    shown = {"name": name, "number": number, "page": found, "sparks": sparks, "low": low, "high": high}
+    words = {"verdicts": {one.id: _verdict(one) for one in found.comparisons}, "in_order": answers.in_order}
+    return _admin_page(request, service, "admin_round.html", **shown, **turning, **words)
+
+
+def _verdict(comparison: SeenComparison) -> str:
+    """Say how often the clip that the reward model likes best was the one preferred, ties left out."""
+    told = [clip.best for clip in comparison.clips if clip.best is not None]
+    ranks = [one.ranks for one in comparison.answers if one.ranks and not one.withdrawn_at]
+    decided = [one for one in ranks if one.count(0) == 1]
+    if len(told) < len(comparison.clips) or not decided:
+        return ""
+    favourite = told.index(max(told))
+    agreed = sum(one[favourite] == 0 for one in decided)
+    of = "1 answer" if len(decided) == 1 else f"{len(decided)} answers"
+    return f"The reward model's favourite, clip {favourite + 1}, won {agreed} of {of}."
 
 
 def _spark(rewards: list[float], low: float, high: float) -> str:
-    """Draw the predicted rewards along a clip as a small SVG; `low` and `high` are a whole page's."""
+    """Draw the predicted rewards along a clip as a small SVG; `low` and `high` are a whole page's.
+
+    The page's script moves the mark to the step on show.
+    """
     spread = (high - low) or 1.0
     last = max(len(rewards) - 1, 1)
     points = " ".join(
@@ -127,9 +184,12 @@ def _spark(rewards: list[float], low: float, high: float) -> str:
         for step, value in enumerate(rewards)
     )
     words = f"predicted reward along the clip, from {rewards[0]:.2f} to {rewards[-1]:.2f}"
+    zero = 2 + (SPARK_H - 4) * high / spread
+    ground = f'<path class="zero" d="M0 {zero:.1f}H{SPARK_W}"/>' if low < 0 < high else ""
     return (
         f'<svg class="spark" viewBox="0 0 {SPARK_W} {SPARK_H}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{words}"><title>{words}</title><polyline points="{points}"/></svg>'
+        f'aria-label="{words}"><title>{words}</title>{ground}<polyline points="{points}"/>'
+        f'<path class="moment" d="M0 0V{SPARK_H}"/></svg>'
     )
 
 
@@ -150,5 +210,7 @@ def new_experiment(
         if preset not in presets:
             raise Problem(404, "unknown", f"there is no preset named {preset}")
         origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
-    parts = forms.form(values)
-    return _admin_page(request, service, "admin_new.html", parts=parts, origin=origin, presets=presets)
+    parts, reusable = forms.form(values), admin.list_reusable(service)
+    return _admin_page(
+        request, service, "admin_new.html", parts=parts, origin=origin, presets=presets, reusable=reusable
+    )

@@ -121,17 +121,19 @@ def mix(answers: list[Answer]) -> Counter[str]:
     return Counter(answer.word for answer in answers)
 
 
-def units(answers: list[Answer]) -> list[Mapping[str, int]]:
+def units(answers: list[Answer], incomparable: bool = False) -> list[Mapping[str, int]]:
     """Return who said what of any two clips of a comparison: −1 the first is better, 0 a tie, 1 the second.
 
     In the comparison's own order of clips, so that a labeler who leans to one side does not look like one who
-    agrees. Incomparable has no place in this order and is left out.
+    agrees. Incomparable has no place in this order and is left out, unless it is asked for: then it is 2, as
+    a mere name.
     """
     found: dict[tuple[int, int, int], dict[str, int]] = defaultdict(dict)
     for answer in answers:
         ranks = answer.ranks
-        for i, j in combinations(range(len(ranks or ())), 2):
-            assert ranks is not None
-            said = (ranks[i] > ranks[j]) - (ranks[i] < ranks[j])
+        if ranks is None and not incomparable:
+            continue
+        for i, j in combinations(range(len(answer.shown)), 2):
+            said = 2 if ranks is None else (ranks[i] > ranks[j]) - (ranks[i] < ranks[j])
             found[answer.comparison, i, j][answer.labeler] = said
     return list(found.values())

@@ -9,6 +9,7 @@ from sqlalchemy import inspect, text
 from services.labeler import (
     admin,
     admin_pages,
+    audit,
     insight,
     invitations,
     labelers,
@@ -107,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
         invitations.admin_router,
         admin.router,
         insight.router,
+        audit.router,
         admin_pages.router,
     ):
         app.include_router(router)

@@ -1,127 +1,47 @@
 """What the admin page draws: a chart is a table first, with sentences about it; `figures.py` draws it."""
 
-import math
 import statistics as basic
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
-from itertools import pairwise
-from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from services.labeler import answers, report, statistics
+from services.labeler import answers, learning_charts, report, statistics
 from services.labeler.answers import Answer, Repeat
+from services.labeler.chart import Cell, Chart
+from services.labeler.context import Told
 from shared.config import ExperimentConfig
 from shared.models import Experiment
-from shared.states import STAGES
 
-Cell = str | float | int | datetime | None
 WIDTHS_MIN = (1, 5, 15, 60, 360, 1440, 10_080)  # minutes of a bar in "labels a minute"
 MOST_BARS = 200
 SURE = 0.05  # below this a deviation is called unlikely to be chance
 
 
-@dataclass
-class Chart:
-    """A table and how to draw it: the first column across, the columns named in `drawn` up."""
+def charts(session: Session, experiment: Experiment, told: Mapping[int, Told] | None = None) -> list[Chart]:
+    """Return every chart of an experiment, also those that have nothing to show yet.
 
-    id: str
-    title: str
-    columns: list[str]
-    rows: list[list[Cell]]
-    drawn: list[str]
-    kind: Literal["lines", "bars", "stacked"] = "lines"
-    unit: str = ""  # of the upward axis
-    says: list[str] = field(default_factory=list)
-    warning: str | None = None
-
-
-def charts(session: Session, experiment: Experiment) -> list[Chart]:
-    """Return every chart of an experiment, also those that have nothing to show yet."""
+    `told` holds by round id what the round's reward model says of the held-out comparisons.
+    """
     config = ExperimentConfig.model_validate(experiment.config)
     given = answers.standing(session, experiment.id)
     # Round 0, the labels it began with, was not trained on its own and was given at another time.
     rounds = [one for one in report.report(session, experiment)["rounds"] if one["number"] > 0]
     here = [one for one in given if one.round > 0]
-    return [
-        returns(rounds), reward_model(rounds, config.labels.clips_per_comparison), calibration(rounds),
-        agent(rounds), pace(here),
-        answer_mix(given), agreement(given), throughput(rounds, config),
+    found = [
+        learning_charts.returns(rounds), pace(here), answer_mix(given), agreement(given),
         *consistency(answers.repeats(session, experiment.id), config.labels.repeats),
+        learning_charts.reward_model(rounds, config.labels.clips_per_comparison),
+        learning_charts.accuracy(rounds),
+        learning_charts.calibration(session, told or {}, here),
+        *learning_charts.curves(session, experiment.id), learning_charts.agent(rounds),
+        learning_charts.seconds(rounds), learning_charts.throughput(rounds, config),
     ]  # fmt: skip
-
-
-# ---------------------------------------------------------------------------- what was learned
-
-
-def returns(rounds: list[dict[str, Any]]) -> Chart:
-    """Predicted against true return, and whether the one still follows the other."""
-    rows: list[list[Cell]] = [
-        [one["number"], _metric(one, "training_agent", "charts/predicted_return"), _true(one)]
-        for one in rounds
-    ]
-    known = [(n, p, t) for n, p, t in rows if isinstance(p, float) and isinstance(t, float)]
-    chart = Chart("returns", "Predicted and true return", ["round", "predicted", "true"], rows,
-                  ["predicted", "true"], unit="mean return of an episode")  # fmt: skip
-    r = statistics.correlation([p for _, p, _ in known], [t for _, _, t in known])
-    chart.says.append(
-        "Their correlation needs three rounds."
-        if r is None
-        else f"Their correlation over the rounds is {r:.2f}."
-    )
-    chart.says.append("The predicted return is in the reward model's own unit, which each round sets anew.")
-    apart = [(n, p0, p1, t0, t1) for (_, p0, t0), (n, p1, t1) in pairwise(known) if p1 > p0 and t1 < t0]
-    if apart:
-        n, p0, p1, t0, t1 = apart[-1]
-        chart.warning = (
-            f"In round {n} the predicted return rose ({p0:.1f} to {p1:.1f}) while the true return fell "
-            f"({t0:.1f} to {t1:.1f}): the agent may have found something that the reward model likes and "
-            "people would not. Watch its film; more labels correct it."
-        )
-    return chart
-
-
-def reward_model(rounds: list[dict[str, Any]], clips: int) -> Chart:
-    """The reward model's loss, in training and held out, where `clips` are compared at once."""
-    guess = math.log(math.factorial(clips))
-    names = {"training": "train/loss", "held out": "held_out/loss"}
-    chart = _by_round("reward_loss", "Reward model: loss", rounds, "training_reward", names, "nats")
-    chart.says.append(f"Of a blind guess the loss is {guess:.2f}. Held-out comparisons are never trained on.")
-    return chart
-
-
-def calibration(rounds: list[dict[str, Any]]) -> Chart:
-    """How often the reward model is right, and how well its probabilities fit."""
-    names = {
-        "accuracy, training": "train/accuracy",
-        "accuracy, held out": "held_out/accuracy",
-        "calibration error, held out": "held_out/calibration",
-        "comparisons held out": "held_out/labels",
-    }
-    title = "Reward model: accuracy and calibration"
-    chart = _by_round("reward_accuracy", title, rounds, "training_reward", names, "share")
-    chart.drawn = [name for name in chart.drawn if name != "comparisons held out"]
-    few = [row for row in chart.rows if isinstance(row[-1], float) and row[-1] < 30]
-    chart.says.append(
-        "The calibration error: how far predicted probabilities lie from how often they came true."
-    )
-    if few:
-        chart.says.append("With fewer than 30 comparisons held out, the held-out figures swing by chance.")
-    return chart
-
-
-def agent(rounds: list[dict[str, Any]]) -> Chart:
-    """PPO's own figures at the end of each round."""
-    names = {name.replace("_", " "): f"losses/{name}" for name in (
-        "policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance",
-    )} | {"learning rate": "charts/learning_rate"}  # fmt: skip
-    chart = _by_round("agent", "Agent: PPO at the end of each round", rounds, "training_agent", names, "")
-    chart.says.append("TensorBoard has the curves within a round.")
-    return chart
-
-
-# ----------------------------------------------------------------------------- who said what
+    for chart in found:
+        if not chart.known:
+            chart.says = [chart.empty]
+    return found
 
 
 def pace(given: list[Answer]) -> Chart:
@@ -130,11 +50,12 @@ def pace(given: list[Answer]) -> Chart:
         "pace", "Labels a minute", ["from", "labels", "a minute"], [], ["a minute"], "bars", "labels a minute"
     )
     if not given:
-        chart.says.append("Nobody has answered yet.")
+        chart.empty = "Nobody has answered yet."
         return chart
     span_min = (given[-1].at - given[0].at).total_seconds() / 60
     width = next((one for one in WIDTHS_MIN if span_min / one < MOST_BARS), WIDTHS_MIN[-1])
     bars = Counter(int(answer.at.timestamp() // (60 * width)) for answer in given)
+    chart.bar_min = width
     chart.rows = [
         [datetime.fromtimestamp(60 * width * start, given[0].at.tzinfo), count, count / width]
         for start, count in sorted(bars.items())
@@ -157,6 +78,7 @@ def answer_mix(given: list[Answer]) -> Chart:
         [number, *(answers.mix(some)[word] for word in words)] for number, some in sorted(by_round.items())
     ]
     chart = Chart("answers", "Answers", ["round", *words], rows, words, "stacked", "answers")
+    chart.empty = "Nobody has answered yet."
     counts = answers.mix(given)
     by_place = [counts[place] for place in places]
     left, decided = by_place[0], sum(by_place)
@@ -179,7 +101,8 @@ def answer_mix(given: list[Answer]) -> Chart:
         p = statistics.sign_test(left, decided)
         chart.says.append(
             f"The left clip was better in {left} of {decided} decided answers ({left / decided:.0%}); "
-            f"if sides did not matter, as uneven a share would come up with probability {p:.3f}."
+            f"if sides did not matter, as uneven a share would come up with probability {p:.3f}, so "
+            + ("hardly by chance." if p < SURE else "this may well be chance.")
         )
         if p < SURE:
             side = "left" if 2 * left > decided else "right"
@@ -211,7 +134,7 @@ def agreement(given: list[Answer]) -> Chart:
     same, pairs = statistics.same_answers(shared)
     order = "left, tie, right"
     if not pairs:
-        chart.says.append(
+        chart.empty = (
             "No comparison has two answers yet; labels.labels_per_comparison asks several labelers for one."
         )
         return chart
@@ -227,6 +150,9 @@ def agreement(given: list[Answer]) -> Chart:
         if alpha is None
         else f"Krippendorff's alpha ({order} as an order) is {alpha:.2f}: 1 is perfect, 0 is chance."
     )
+    names = statistics.nominal_alpha([list(one.values()) for one in answers.units(given, incomparable=True)])
+    if names is not None:
+        chart.says.append(f"With the answers as mere names, can't compare among them, it is {names:.2f}.")
     return chart
 
 
@@ -242,7 +168,7 @@ def consistency(repeats: list[Repeat], share: float) -> list[Chart]:
     columns = ["labeler", "asked twice", "same order", "orders", "same answer"]
     chart = Chart("consistency", "Agreement with oneself", columns, rows, ["same answer"], "bars", "share")
     if not repeats:
-        chart.says.append("Nobody has answered a comparison twice yet.")
+        chart.empty = "Nobody has answered a comparison twice yet."
         return [chart]
     same, of = (sum(column) for column in zip(*found.values(), strict=True))
     chart.says.append(
@@ -252,53 +178,6 @@ def consistency(repeats: list[Repeat], share: float) -> list[Chart]:
     return [chart]
 
 
-def throughput(rounds: list[dict[str, Any]], config: ExperimentConfig) -> Chart:
-    """Where the time goes."""
-    rows: list[list[Cell]] = [
-        [one["number"], *(one["seconds"].get(stage) for stage in STAGES)] for one in rounds
-    ]
-    names = [stage.replace("_", " ") for stage in STAGES]
-    chart = Chart("seconds", "Seconds by stage", ["round", *names], rows, names, "stacked", "seconds")
-    steps = [_steps_a_second(one, config) for one in rounds]
-    chart.columns.append("agent steps a second")
-    for row, pace_ in zip(rows, steps, strict=True):
-        row.append(pace_)
-    return chart
-
-
-# ---------------------------------------------------------------------------------- the parts
-
-
-def _by_round(
-    id_: str, title: str, rounds: list[dict[str, Any]], stage: str, names: dict[str, str], unit: str
-) -> Chart:
-    keys = list(names.values())
-    rows: list[list[Cell]] = [[one["number"], *(_metric(one, stage, key) for key in keys)] for one in rounds]
-    return Chart(id_, title, ["round", *names], rows, list(names), unit=unit)
-
-
-def _metric(round_: dict[str, Any], stage: str, key: str) -> float | None:
-    value = round_["metrics"].get(stage, {}).get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _true(round_: dict[str, Any]) -> float | None:
-    return float(round_["evaluation"]["mean"]) if round_["evaluation"] else None
-
-
 def _places(given: list[Answer]) -> tuple[str, ...]:
     """Return the places at which clips were shown; all comparisons of an experiment have as many."""
     return answers.places(len(given[0].shown) if given else 2)
-
-
-def _steps_a_second(round_: dict[str, Any], config: ExperimentConfig) -> float | None:
-    """Return how many environment steps the agent's training made a second, its evaluation counted in."""
-    last = round_["number"] == config.rounds
-    steps = (config.agent.final_steps if last else None) or config.agent.total_steps
-    won = [
-        one for one in round_["attempts"] if one["stage"] == "training_agent" and one["state"] == "succeeded"
-    ]
-    if not won or not won[0]["first_step_at"]:
-        return None
-    seconds = (won[0]["ended_at"] - won[0]["first_step_at"]).total_seconds()
-    return steps / seconds if seconds > 0 else None

@@ -24,6 +24,8 @@ from shared.models import Experiment, Labeler
 from shared.settings import Secrets, Settings
 from shared.storage import Store
 
+# By the sums of a comparison's clips, the probability of each to be preferred to all others.
+Told = dict[tuple[str, ...], list[float]]
 NOBODY = "say who you are: a labeler's token as Authorization: Bearer, or the cookie of the label page"
 
 
@@ -40,6 +42,8 @@ class Context:
     tally: Tally = field(default_factory=Tally)
     terms: Kept[str, Terms] = field(default_factory=lambda: Kept(math.inf, 1000))  # by experiment, for good
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
+    # By the sum of a round's predictions, how likely each clip of a held-out comparison is to be preferred.
+    held_out: Kept[str, Told] = field(default_factory=lambda: Kept(math.inf, 500))
     batches: Kept[int, str] = field(default_factory=lambda: Kept(math.inf, 1000))  # a round's mark, for good
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,7 +10,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labeler import charts, figures, media
+from services.labeler import charts, figures, learning_charts, media
 from services.labeler.answers import Answer
 from services.labeler.context import (
     Context,
@@ -18,6 +19,7 @@ from services.labeler.context import (
     RequireAdmin,
     RoundNumber,
     Service,
+    Told,
     get_experiment,
 )
 from services.labeler.problems import Problem
@@ -36,7 +38,8 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 def read_charts(name: ExperimentName, service: Service) -> list[ChartView]:
     """Return every chart: its table, sentences about it, a warning if there is one, and Plotly's figure."""
     with service.database.read() as session:
-        found = charts.charts(session, get_experiment(session, name))
+        experiment = get_experiment(session, name)
+        found = charts.charts(session, experiment, _held_out(service, session, experiment.id))
     return [ChartView(figure=figures.figure(one), **asdict(one)) for one in found]
 
 
@@ -117,6 +120,22 @@ def _answer(one: Preference, number: int, labeler: str, kind: str) -> dict[str, 
         "answered_at": at,
         "withdrawn_at": one.withdrawn_at,
     }
+
+
+def _held_out(service: Context, session: Session, experiment_id: int) -> dict[int, Told]:
+    """Return, by round id, what the newest rounds' reward models say of their held-out comparisons."""
+    query = select(StoredArtifact).join(Round, StoredArtifact.round_id == Round.id)
+    query = query.where(Round.experiment_id == experiment_id, StoredArtifact.kind == "predictions")
+    rows = session.scalars(query.order_by(Round.number.desc()).limit(learning_charts.CURVE_ROUNDS))
+
+    def look_up(row: StoredArtifact) -> Told:
+        try:
+            told = json.loads(service.store.get(row.key, row.sha256))["comparisons"]
+        except StoreError:  # the other charts are worth showing without it
+            return {}
+        return {tuple(one["clips"]): one["best"] for one in told if one["held_out"]}
+
+    return {row.round_id: service.held_out.find(row.sha256, partial(look_up, row)) for row in rows}
 
 
 def _predictions(service: Context, session: Session, round_id: int) -> dict[tuple[str, ...], dict[str, Any]]:

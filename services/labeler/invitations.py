@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from services.labeler import answers, limits, security, sessions
+from services.labeler import answers, audit, limits, security, sessions
 from services.labeler.context import Context, PathId, RequireAdmin, Service
 from services.labeler.labelers import add_person, me
 from services.labeler.problems import Problem
@@ -33,7 +33,7 @@ admin_router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[Requ
 
 log = logging.getLogger(__name__)
 
-ACTOR = "admin"
+ACTOR = audit.ACTOR
 SHUT = {
     "used": "this invitation was used already: it lets one person in once. Ask for another one",
     "revoked": "this invitation was taken back. Ask for another one",
@@ -92,6 +92,9 @@ def invite(body: NewInvitation, request: Request, service: Service) -> InvitedNo
         session.add(one)
         session.flush()
         seen = _seen(one, _name(session, one), moment)
+        audit.note(
+            session, request, "invited", seen.name or "whoever comes", invitation=one.id, days=body.days
+        )
     return InvitedNow(**seen.model_dump(), link=f"{_site(request, service)}/join#{token}")
 
 
@@ -105,7 +108,7 @@ def list_invitations(service: Service) -> list[Invited]:
 
 
 @admin_router.delete("/invitations/{invitation_id}", status_code=204)
-def revoke(invitation_id: PathId, service: Service) -> None:
+def revoke(invitation_id: PathId, request: Request, service: Service) -> None:
     """Take an invitation back that nobody has used."""
     with service.database.write() as session:
         one = session.get(Invitation, invitation_id)
@@ -116,8 +119,12 @@ def revoke(invitation_id: PathId, service: Service) -> None:
             update(Invitation).where(unused).values(revoked_at=now(session)).returning(Invitation.id)
         )
         session.refresh(one)
-        if changed.first() is None and one.revoked_at is None:
+        took = changed.first() is not None
+        if not took and one.revoked_at is None:
             raise Problem(409, "used", "that invitation was used already: end the labeler's sessions instead")
+        if took:
+            about = _name(session, one) or "whoever comes"
+            audit.note(session, request, "revoked_invitation", about, invitation=one.id)
 
 
 @admin_router.get("/labelers")
@@ -150,10 +157,11 @@ def list_labelers(service: Service) -> list[LabelerSeen]:
 
 
 @admin_router.delete("/labelers/{labeler_id}/sessions")
-def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
+def shut_out(labeler_id: PathId, request: Request, service: Service) -> dict[str, int]:
     """End a labeler's sessions, token and open invitations. Their answers stay; a new invitation helps."""
     with service.database.write() as session:
-        if session.get(Labeler, labeler_id) is None:
+        labeler = session.get(Labeler, labeler_id)
+        if labeler is None:
             raise Problem(404, "unknown", f"there is no labeler {labeler_id}")
         nobodys = security.token_sha256(security.new_token())
         session.execute(update(Labeler).where(Labeler.id == labeler_id).values(token_sha256=nobodys))
@@ -163,6 +171,7 @@ def shut_out(labeler_id: PathId, service: Service) -> dict[str, int]:
             .where(open_ones, Invitation.revoked_at.is_(None))
             .values(revoked_at=now(session))
         )
+        audit.note(session, request, "ended_sessions", labeler.name)
         ended = sessions.end_all(session, labeler_id)  # last: an invitation may just have been redeemed
     service.labelers.forget()
     log.info("the admin shut labeler %s out: %s sessions ended", labeler_id, ended)

@@ -21,6 +21,9 @@ from shared.models import (
 )
 from shared.states import RoundState
 
+# What happened in a round and belongs to the experiment's own history.
+TOLD = ("imported", "retried", "gave_up")
+
 
 def report(
     session: Session, experiment: Experiment, before: int | None = None, limit: int | None = None
@@ -107,7 +110,7 @@ def _history(session: Session, experiment_id: int) -> list[dict[str, Any]]:
     """Return what was done to the experiment itself, and its retries: who, when, why."""
     query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
     query = query.where(Event.experiment_id == experiment_id)
-    query = query.where(Event.round_id.is_(None) | Event.event.in_(("retried", "gave_up"))).order_by(Event.id)
+    query = query.where(Event.round_id.is_(None) | Event.event.in_(TOLD)).order_by(Event.id)
     return [
         {"event": row.event, "round": number, "actor": row.actor, "at": row.at, "detail": row.detail}
         for row, number in session.execute(query)

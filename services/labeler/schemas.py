@@ -308,6 +308,26 @@ class TeacherView(BaseModel):
     clips: list[ClipJudgement]
 
 
+class Act(BaseModel):
+    """Something the admin did."""
+
+    id: int
+    at: datetime
+    actor: str
+    address: str = Field(description="where it was asked for")
+    action: str
+    about: str | None = Field(description="the experiment, labeler or invitation it was done to")
+    detail: dict[str, Any] | None = Field(description="why, or with what")
+
+
+class Reusable(BaseModel):
+    """An experiment whose labels another one can begin with."""
+
+    name: str
+    answers: int = Field(description="how many stand")
+    given_with: dict[str, Any] = Field(description="what must be the same in the other, by dotted key")
+
+
 class ChartView(BaseModel):
     """A chart: a table, what it says, and the figure that draws it."""
 
@@ -316,7 +336,7 @@ class ChartView(BaseModel):
     columns: list[str]
     rows: list[list[str | float | int | datetime | None]]
     drawn: list[str] = Field(description="the columns that the figure shows over the first one")
-    kind: Literal["lines", "bars", "stacked"]
+    kind: Literal["lines", "bars", "stacked", "panels", "diagonal"]
     unit: str = Field(description="of the upward axis")
     says: list[str] = Field(description="sentences about the figures")
     warning: str | None

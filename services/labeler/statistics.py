@@ -1,7 +1,7 @@
 """Figures about answers: agreement, side bias, correlation. Pure functions, standard library only."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, product
 
 
@@ -46,6 +46,22 @@ def ordinal_alpha(units: Sequence[Sequence[int]]) -> float | None:
     thing, or if all answers are the same. Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability",
     with its metric for ordinal data.
     """
+
+    def distance(low: int, high: int, often: Mapping[int, float]) -> float:
+        between = sum(count for value, count in often.items() if low <= value <= high)
+        return (between - (often[low] + often[high]) / 2) ** 2
+
+    return _alpha(units, distance)
+
+
+def nominal_alpha(units: Sequence[Sequence[int]]) -> float | None:
+    """Return Krippendorff's alpha for answers that are mere names, any two as far apart as any others."""
+    return _alpha(units, lambda low, high, often: 1.0)
+
+
+def _alpha(
+    units: Sequence[Sequence[int]], distance: Callable[[int, int, Mapping[int, float]], float]
+) -> float | None:
     pairable = [unit for unit in units if len(unit) > 1]
     values = sorted({value for unit in pairable for value in unit})
     together = dict.fromkeys(product(values, values), 0.0)  # the coincidence matrix
@@ -55,13 +71,9 @@ def ordinal_alpha(units: Sequence[Sequence[int]]) -> float | None:
                 together[first, second] += 1 / (len(unit) - 1)
     often = {value: sum(together[value, other] for other in values) for value in values}
 
-    def distance(low: int, high: int) -> float:
-        between = sum(often[value] for value in values if low <= value <= high)
-        return (between - (often[low] + often[high]) / 2) ** 2
-
     pairs = list(combinations(values, 2))  # a distance to oneself is 0, and both orders are alike
-    observed = sum(together[pair] * distance(*pair) for pair in pairs)
-    expected = sum(often[low] * often[high] * distance(low, high) for low, high in pairs)
+    observed = sum(together[pair] * distance(*pair, often) for pair in pairs)
+    expected = sum(often[low] * often[high] * distance(low, high, often) for low, high in pairs)
     return 1 - (sum(often.values()) - 1) * observed / expected if expected else None
 
 

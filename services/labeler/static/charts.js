@@ -2,35 +2,29 @@
 
 import { call } from "./api.js";
 import { listen } from "./events.js";
-import { Films } from "./films.js";
+import { update } from "./strip.js";
 
 const LEAST_MS = 5000; // between two readings
 const name = document.body.dataset.experiment;
 const place = document.getElementById("charts");
-const films = new Films(document.getElementById("films"));
 const shown = new Map(); // chart id -> {article, chart}
 let wanted = ""; // what the charts should be read for
 let known = null; // the batch and stage whose films are shown
 let waits = null; // the timer of the next reading
 
 listen(name, (status) => {
-  const key = `${status.batch} ${status.round_state} ${status.given}`;
+  const done = status.attempt?.progress.toFixed(2); // the curves grow while a trainer works
+  const key = `${status.batch} ${status.round_state} ${status.given} ${done}`;
   if (key === wanted) return;
   if (!key.startsWith(known)) readFilms(`${status.batch} ${status.round_state}`);
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
 }, () => {});
 
-document.getElementById("play-word").textContent = films.playing ? "Pause" : "Play";
-document.getElementById("play").addEventListener("click", () => {
-  document.getElementById("play-word").textContent = films.toggle() ? "Pause" : "Play";
-});
-
 async function readFilms(what) {
   known = what;
   try {
-    films.update((await call("GET", `/api/experiments/${name}/rounds`)).rounds);
-    document.getElementById("films-part").hidden = films.count === 0;
+    update((await call("GET", `/api/experiments/${name}/rounds`)).rounds);
   } catch {
     known = null; // the next news tries again
   }
@@ -97,8 +91,9 @@ function draw({ article, chart }) {
     font: { color, family: style.fontFamily, size: 12 },
     hoverlabel: { bgcolor: style.backgroundColor, bordercolor: line, font: { color } },
   });
-  Object.assign(layout.xaxis, axis);
-  Object.assign(layout.yaxis, axis);
+  for (const name of Object.keys(layout)) if (/^[xy]axis/.test(name)) Object.assign(layout[name], axis);
+  for (const shape of layout.shapes ?? []) shape.line.color = color;
+  plot.style.height = `${layout.height}px`;
   window.Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
 }
 

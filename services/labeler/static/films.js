@@ -10,14 +10,15 @@ export class Films {
     this.playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   }
 
-  // `rounds` as in the public status. Builds anew only when there is another video.
-  update(rounds) {
+  // `rounds` as in the public status. Builds anew only when there is another video. `ends`: the last of them is
+  // the newest there is.
+  update(rounds, ends = true) {
     const films = rounds.filter((one) => one.video);
     const key = films.map((one) => one.video).join();
     if (key === this.shown) return;
     this.shown = key;
     this.reel?.pause();
-    this.list.replaceChildren(...films.map((one, index) => card(one, index === films.length - 1)));
+    this.list.replaceChildren(...films.map((one, index) => card(one, ends && index === films.length - 1)));
     this.reel = new Reel([...this.list.querySelectorAll("video")]);
     this.list.scrollLeft = this.list.scrollWidth; // the newest is at the end
     const reel = this.reel;

@@ -1,6 +1,8 @@
 // The admin's page of labelers: invitations made and revoked, sessions ended.
 
 import { call } from "./api.js";
+import { ask } from "./ask.js";
+import { morph } from "./morph.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -29,7 +31,7 @@ async function refresh() {
     const response = await fetch(location.href);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const news = page.getElementById("lists");
-    if (response.ok && news) $("lists").innerHTML = news.innerHTML;
+    if (response.ok && news) morph($("lists"), news);
   } catch {
     // the server is away for a moment: a reload will tell
   }
@@ -51,11 +53,14 @@ $("copy").addEventListener("click", async () => {
   }
 });
 
-$("lists").addEventListener("click", (event) => {
+$("lists").addEventListener("click", async (event) => {
   const { again, shutOut, revoke, name } = event.target.closest("button")?.dataset ?? {};
   if (again) attempt(() => invite({ labeler: Number(again) }));
-  if (revoke) attempt(() => call("DELETE", `/api/admin/invitations/${revoke}`));
-  if (shutOut && confirm(`Log ${name} out everywhere? Their answers stay; a new invitation lets them in again.`)) {
+  if (revoke && (await ask({ question: `Take the invitation of ${name} back? Its link lets nobody in any more.`, doing: "Revoke" }))) {
+    attempt(() => call("DELETE", `/api/admin/invitations/${revoke}`));
+  }
+  const question = `Log ${name} out everywhere? Their answers stay; a new invitation lets them in again.`;
+  if (shutOut && (await ask({ question, doing: "End sessions" }))) {
     attempt(() => call("DELETE", `/api/admin/labelers/${shutOut}/sessions`));
   }
 });

@@ -3,7 +3,7 @@
 
 import { Duo } from "./duo.js";
 import { Bell } from "./notify.js";
-import { tell, say } from "./say.js";
+import { say, tell } from "./say.js";
 import { drawTraining, happening } from "./training.js";
 
 const TICK_MS = 1000;

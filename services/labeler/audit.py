@@ -1,0 +1,44 @@
+"""What the admin did: a row for each act, written in the act's own transaction, and read on a page."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.labeler import limits
+from services.labeler.context import RequireAdmin, Service
+from services.labeler.schemas import MAX_ID, Act
+from shared.database import now
+from shared.models import AdminAction
+
+router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
+
+ACTOR = "admin"
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Before = Annotated[int | None, Query(ge=1, le=MAX_ID, description="the id of the last one seen")]
+About = Annotated[
+    str | None, Query(max_length=120, pattern=r"^[^\x00-\x1f]+$", description="only what was done to this")
+]
+
+
+def note(session: Session, request: Request, action: str, about: str | None = None, **detail: Any) -> None:
+    """Add the row of an act; a `detail` that is None or empty is left out."""
+    said = {name: value for name, value in detail.items() if value not in (None, "")}
+    row = AdminAction(at=now(session), actor=ACTOR, address=limits.address(request), action=action)
+    row.about, row.detail = about and about[:120], said or None
+    session.add(row)
+
+
+@router.get("/actions")
+def list_actions(
+    service: Service, before: Before = None, limit: Limit = 100, about: About = None
+) -> list[Act]:
+    """List what the admin did, the newest first; `before` asks for what is older than that id."""
+    query = select(AdminAction).order_by(AdminAction.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(AdminAction.id < before)
+    if about is not None:
+        query = query.where(AdminAction.about == about)
+    with service.database.read() as session:
+        return [Act.model_validate(one, from_attributes=True) for one in session.scalars(query)]
