@@ -305,7 +305,7 @@ def _check_open(aside: Aside, is_open: bool) -> None:
 
 def _claimed(aside: Aside, comparison: Comparison, round_: Round, until: datetime) -> Claimed:
     clip_ids = [comparison.clip_ids[index] for index in aside.shown]
-    return Claimed(comparison.id, round_.number, clip_ids, until)
+    return Claimed(comparison.id, round_.id, clip_ids, until)
 
 
 def _until(session: Session, round_: Round) -> datetime:

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from services.labeler import learning_charts
 from services.labeler.answers import in_order
+from services.labeler.learning_charts import reward_model
 from services.teachers import Lesson, Teacher, teach
 from shared import rounds
 from shared.database import now
@@ -155,6 +155,20 @@ def test_predictions_stand_beside_the_clips_once_there_are_some(served: Served) 
         assert [clip["best"] for clip in clips] == [None, None]
 
 
+def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None:
+    scene = served.scene
+    with client(served) as teacher:
+        scenes.join(teacher, "oracle", **served.teacher_header)
+        scene.label_all(teacher)
+    attempt_id = scene.claim()
+    for progress, loss in ((0.25, 0.7), (0.251, 0.69), (0.5, 0.6)):
+        scene.beat(attempt_id, progress, **{"losses/reward_loss": loss})
+    chart = charts(served)["reward_curve"]
+    assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
+    assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
+    assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
+
+
 def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
     labels = {"clips_per_comparison": 3, "labels_per_comparison": 2, "comparisons_per_round": 12}
     with scenes.Scene(served.scene.settings, name="three", labels=labels) as scene:
@@ -178,7 +192,7 @@ def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
         assert [(row[0], row[2]) for row in found["agreement"]["rows"]] == [("oracle-1", 30), ("ann", 30)]
         assert "the same answer in 1 of 30 cases" in found["agreement"]["says"][1]
         assert "worse, tie, better" in found["agreement"]["says"][2]
-        assert "loss is 1.79" in learning_charts.reward_model([], 3).says[0]  # log 3!
+        assert "loss is 1.79" in reward_model([], 3).says[0]  # log 3!
 
         page = served.admin.get("/api/admin/experiments/three/rounds/1/comparisons").json()
         seen = next(each for each in page["comparisons"] if each["id"] == one["id"])
@@ -189,20 +203,6 @@ def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
         shown = served.admin.get("/admin/three/rounds/1").text
         assert shown.count("<video") == 30
         assert in_order(by_ann["ranks"]).replace(">", "&gt;") in shown
-
-
-def test_the_curves_of_training_grow_with_its_heartbeats(served: Served) -> None:
-    scene = served.scene
-    with client(served) as teacher:
-        scenes.join(teacher, "oracle", **served.teacher_header)
-        scene.label_all(teacher)
-    attempt_id = scene.claim()
-    for progress, loss in ((0.25, 0.7), (0.251, 0.69), (0.5, 0.6)):
-        scene.beat(attempt_id, progress, **{"losses/reward_loss": loss})
-    chart = charts(served)["reward_curve"]
-    assert chart["rows"] == [[0.25, 0.7], [0.5, 0.6]]  # the second was nearly at the same place
-    assert chart["figure"]["data"][0]["y"] == [0.7, 0.6]
-    assert charts(served)["ppo"]["says"] == ["The curves begin with the first training of the agent."]
 
 
 def test_the_timeline_says_why_a_round_waits(served: Served) -> None:
@@ -269,6 +269,7 @@ def test_presets_pages_and_errors_by_field(served: Served) -> None:
     (following,) = served.admin.get("/api/admin/experiments?limit=1").links.values()
     rest = served.admin.get(following["url"]).json()
     assert [one["name"] for one in rest] == ["shapes"]
+    assert "second" not in served.admin.get("/admin?skip=1").text
     wrong = {"name": "Third!", "env_id": "CartPole-v1", "agent": {"gamma": 2, "minibatch_size": 10**6}}
     answer = served.admin.post("/api/admin/experiments", json={"config": wrong})
     assert reason(answer, 422) == "bad_config"

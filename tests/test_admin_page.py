@@ -57,6 +57,8 @@ def test_every_chart_is_drawn_and_has_its_table(scene: Scene, url: str, page: Pa
         "answers",
         "agreement",
         "seconds",
+        "calibration",
+        "throughput",
     ):
         article = page.locator(f"#chart-{chart}")
         expect(article.locator(".main-svg").first).to_be_visible(timeout=20_000)
@@ -69,6 +71,19 @@ def test_every_chart_is_drawn_and_has_its_table(scene: Scene, url: str, page: Pa
     expect(page.locator("#chart-returns .warning")).to_contain_text("In round 4 the predicted return rose")
     expect(page.locator("#chart-returns tbody tr").nth(3)).to_have_text("42184")
     expect(page.locator("#films .film")).to_have_count(4)
+    strip = page.locator("script[src$='charts.js']").get_attribute("src").replace("charts.js", "strip.js")
+    page.evaluate(
+        """async (strip) => {
+          const video = document.querySelector("#films video").src;
+          const rounds = Array.from({length: 30}, (_, i) => ({round: i + 1, video: `${video}&film=${i}`}));
+          (await import(strip)).update(rounds);
+        }""",
+        strip,
+    )
+    captions = page.locator("#films figcaption")
+    expect(captions).to_have_text([*(f"Round {number}" for number in range(19, 30)), "Round 30 · newest"])
+    page.get_by_role("button", name="Earlier").click()
+    expect(captions).to_have_text([f"Round {number}" for number in range(7, 19)])
     light = colour(page, "#chart-returns .xtick text")
     page.emulate_media(color_scheme="dark")
     expect(page.locator("#chart-returns .main-svg").first).to_be_visible()

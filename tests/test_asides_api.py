@@ -71,7 +71,7 @@ def test_repeats_come_among_the_others_and_change_no_label(asking: Served, tmp_p
     assert repeats, "each is drawn, and there is room for some"
     assert all(place - pairs.index(pairs[place]) > 3 for place in repeats)
     assert pairs[-1] not in pairs[:-1]  # the batch ends with a label, not with a repeat
-    assert {tuple(one) for one in handed} == {("id", "round", "clips", "expires_at")}
+    assert {tuple(one) for one in handed} == {("id", "batch", "clips", "expires_at")}
     assert all(one["id"] >= handles.SEALED for one in handed)
     assert len({one["id"] for one in handed}) == len(handed)
     for place in repeats:

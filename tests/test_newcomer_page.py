@@ -10,11 +10,17 @@ from playwright.sync_api import Browser, expect
 
 from shared.models import Aside
 from tests import scenes
-from tests.page_checks import found_on
+from tests.page_checks import LARGE, NARROW, WIDER, found_on
 from tests.scenes import Scene, join, put_answer
 from tests.test_label_page import Site, clip_ids, in_view, press
 
-LABELS = {"comparisons_per_round": 10, "practice": 2, "repeats": 1.0, "undo_grace_s": 0.0}
+LABELS = {
+    "comparisons_first_round": 2,
+    "comparisons_per_round": 10,
+    "practice": 2,
+    "repeats": 1.0,
+    "undo_grace_s": 0.0,
+}
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Si
 
 
 def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:
-    context = site.browser.new_context(bypass_csp=True)
+    context = site.browser.new_context(bypass_csp=True)  # axe comes as a script
     context.request.post(f"{site.url}/api/labelers", data={"name": "bob"})  # known by a name
     page = site.open(context=context)
     in_view(page, "labeling")
@@ -65,6 +71,7 @@ def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:
     expect(practice).to_be_hidden()
 
     counts = []
+    page.set_viewport_size(LARGE)
     labeling = page.locator("body[data-view=labeling] .pair.current.seen")
     done = page.locator("body[data-view=training]")
     while labeling.or_(done).wait_for() or labeling.count():
@@ -75,6 +82,8 @@ def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:
             "before => document.querySelector('.pair.current video')?.src !== before", arg=before[0]
         )
     in_view(page, "training")
+    page.set_viewport_size(NARROW)
+    assert page.evaluate(WIDER) == []
     expect(practice).to_be_hidden()
     assert counts == sorted(counts)
     with site.scene.database.read() as session:
@@ -84,5 +93,5 @@ def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:
     assert states[:2] == [("practice", "answered"), ("practice", "skipped")]
     assert repeats >= 1
     assert len(counts) == 10 + repeats
-    assert len(site.preferences()) == 20
+    assert len(site.preferences()) == 12
     expect(page.locator("#mine")).to_have_text(re.compile(rf"You: {10 + repeats} · \d+ a minute"))

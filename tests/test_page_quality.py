@@ -22,8 +22,9 @@ PATHS = (
     "/docs",
     "/nowhere",
     "/admin",
-    "/new",
+    "/new?preset=cartpole",
     "/labelers",
+    "/actions",
     "/agents/shapes",
     "/admin/shapes/rounds/1",
 )

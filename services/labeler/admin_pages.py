@@ -31,6 +31,7 @@ from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
+EXPERIMENTS_A_PAGE = 50
 ROUNDS_A_PAGE = 25
 ACTIONS_A_PAGE = 100
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
@@ -58,14 +59,21 @@ def _may_come_in(request: Request, service: Context) -> bool:
 
 
 @router.get("/admin")
-def admin_index(request: Request, service: Service) -> Response:
-    """The operator's overview."""
+def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Response:
+    """The operator's overview, a page of experiments at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        found = list(session.scalars(select(Experiment).order_by(Experiment.id.desc())))
-        rows = [(one, public_status(session, one, service.settings.lease_s)) for one in found]
-    return _admin_page(request, service, "admin.html", rows=rows)
+        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
+        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
+        shown = found[:EXPERIMENTS_A_PAGE]
+        lease_s = service.settings.lease_s
+        rows = [
+            (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
+            for one in shown
+        ]
+    more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
+    return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
 
 
 @router.get("/labelers")
@@ -146,10 +154,9 @@ def admin_round(
         if clip.rewards
     }
     turning = {"after": after, "before": max(after - COMPARISONS_A_PAGE, 0), "others": others}
-    verdicts = {one.id: _verdict(one) for one in found.comparisons}
     shown = {"name": name, "number": number, "page": found, "sparks": sparks, "low": low, "high": high}
-    shown |= {"in_order": answers.in_order}
-    return _admin_page(request, service, "admin_round.html", verdicts=verdicts, **shown, **turning)
+    words = {"verdicts": {one.id: _verdict(one) for one in found.comparisons}, "in_order": answers.in_order}
+    return _admin_page(request, service, "admin_round.html", **shown, **turning, **words)
 
 
 def _verdict(comparison: SeenComparison) -> str:
@@ -161,8 +168,8 @@ def _verdict(comparison: SeenComparison) -> str:
         return ""
     favourite = told.index(max(told))
     agreed = sum(one[favourite] == 0 for one in decided)
-    words = "answer" if len(decided) == 1 else "answers"
-    return f"The reward model's favourite, clip {favourite + 1}, won {agreed} of {len(decided)} {words}."
+    of = "1 answer" if len(decided) == 1 else f"{len(decided)} answers"
+    return f"The reward model's favourite, clip {favourite + 1}, won {agreed} of {of}."
 
 
 def _spark(rewards: list[float], low: float, high: float) -> str:

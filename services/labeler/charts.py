@@ -33,7 +33,8 @@ def charts(session: Session, experiment: Experiment, told: Mapping[int, Told] | 
         learning_charts.returns(rounds), pace(here), answer_mix(given), agreement(given),
         *consistency(answers.repeats(session, experiment.id), config.labels.repeats),
         learning_charts.reward_model(rounds, config.labels.clips_per_comparison),
-        learning_charts.accuracy(rounds), learning_charts.calibration(session, told or {}, here),
+        learning_charts.accuracy(rounds),
+        learning_charts.calibration(session, told or {}, here),
         *learning_charts.curves(session, experiment.id), learning_charts.agent(rounds),
         learning_charts.seconds(rounds), learning_charts.throughput(rounds, config),
     ]  # fmt: skip

@@ -44,9 +44,9 @@ class Context:
     tally: Tally = field(default_factory=Tally)
     terms: Kept[str, Terms] = field(default_factory=lambda: Kept(math.inf, 1000))  # by experiment, for good
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
-    batches: Kept[int, str] = field(default_factory=lambda: Kept(math.inf, 1000))  # a round's mark, for good
     # By the sum of a round's predictions, how likely each clip of a held-out comparison is to be preferred.
     held_out: Kept[str, Told] = field(default_factory=lambda: Kept(math.inf, 500))
+    batches: Kept[int, str] = field(default_factory=lambda: Kept(math.inf, 1000))  # a round's mark, for good
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
     # By what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other

@@ -73,7 +73,11 @@ def _trace(chart: Chart, number: int, name: str) -> Any:
 
 
 def _across(chart: Chart) -> dict[str, Any]:
-    whole = {"dtick": _every(len(chart.rows))} if chart.columns[0] == "round" else {"nticks": 7}
+    whole = (
+        {"dtick": _every(len(chart.rows))}
+        if chart.columns[0] == "round"
+        else {"nticks": 4 if chart.bar_min else 7}
+    )
     return {"title": {"text": chart.columns[0]}, "automargin": True, "tickangle": 0, **whole}
 
 
@@ -85,7 +89,7 @@ def _panels(chart: Chart) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "height": max(TALL, PANEL_H * rows + 60),
         "margin": {"l": 52, "r": 12, "t": 28, "b": 44},
-        "grid": {"rows": rows, "columns": columns, "pattern": "independent", "ygap": 0.42, "xgap": 0.22},
+        "grid": {"rows": rows, "columns": columns, "pattern": "independent", "ygap": 0.42, "xgap": 0.3},
         "annotations": [],
         "hovermode": "closest",
     }

@@ -58,9 +58,9 @@ def returns(rounds: list[dict[str, Any]]) -> Chart:
 
 def reward_model(rounds: list[dict[str, Any]], clips: int) -> Chart:
     """The reward model's loss, in training and held out, where `clips` are compared at once."""
+    guess = math.log(math.factorial(clips))
     names = {"training": "train/loss", "held out": "held_out/loss"}
     chart = _by_round("reward_loss", "Reward model: loss", rounds, "training_reward", names, "nats")
-    guess = math.log(math.factorial(clips))
     chart.says.append(f"Of a blind guess the loss is {guess:.2f}. Held-out comparisons are never trained on.")
     chart.empty = "The first figures come when the first reward model is trained."
     return chart

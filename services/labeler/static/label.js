@@ -175,6 +175,7 @@ async function refill() {
   if (await practice.begin()) {
     claiming = false;
     show();
+    waiting.callBack();
     return render();
   }
   const sentAt = performance.now();

@@ -13,6 +13,6 @@ export function say(text, loud = false) {
 }
 
 // Read out only. The same words again are read out again: a space that nobody sees makes them another text.
-export function announce(text) {
+export function tell(text) {
   $("live").textContent = $("live").textContent === text ? `${text}\u00a0` : text;
 }

@@ -3,7 +3,7 @@
 
 import { Duo } from "./duo.js";
 import { Bell } from "./notify.js";
-import { announce, say } from "./say.js";
+import { say, tell } from "./say.js";
 import { drawTraining, happening } from "./training.js";
 
 const TICK_MS = 1000;
@@ -76,6 +76,6 @@ export class Waiting {
     const { round_state: stage } = this.#status;
     if (stage === this.#stage) return;
     this.#stage = stage;
-    announce(`${happening(this.#status)} ${document.querySelector(".training-wait").textContent}`);
+    tell(`${happening(this.#status)} ${document.querySelector(".training-wait").textContent}`);
   }
 }
