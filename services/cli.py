@@ -50,6 +50,7 @@ def main() -> None:
     from shared.backup import BackupError
     from shared.export import ExportError
     from shared.storage import StoreError
+    from shared.transitions import StaleState
 
     try:
         app()
@@ -58,7 +59,7 @@ def main() -> None:
         raise SystemExit(130) from None
     except (
         CannotStartError, ConfigError, SettingsError, client.Refused, BackupError, ExportError, StoreError,
-        ValueError,
+        StaleState, ValueError,
     ) as error:  # fmt: skip
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
