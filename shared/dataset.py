@@ -57,12 +57,13 @@ named themselves: change that before you publish, if they did not agree to it.
 
 ```python
 import pandas
+from pathlib import Path
 from datasets import Video, load_dataset
 
-folder = "."  # where this file is
-answers = pandas.read_parquet(f"{{folder}}/preferences.parquet")
-clips = load_dataset(folder, "clips", split="train")
-clips = clips.map(lambda row: {{"video": f"{{folder}}/{{row['mp4']}}"}})
+folder = Path().resolve()  # where this file is
+answers = pandas.read_parquet(folder / "preferences.parquet")
+clips = load_dataset(str(folder), "clips", split="train")
+clips = clips.map(lambda row: {{"video": str(folder / row["mp4"])}})
 clips = clips.cast_column("video", Video(decode=False))  # the file's path; decode=True needs torchcodec
 ```
 """

@@ -124,7 +124,7 @@ def test_pandas_and_datasets_open_it_as_documented(tmp_path: Path) -> None:
         "import os\nassert all(os.path.isfile(row['video']['path']) for row in clips)\n"
         f"os.chdir('exported/cartpole')\n{card[1]}\nassert len(answers) == 6 and len(clips) == 12\n"
         "assert all(os.path.isfile(row['video']['path']) for row in clips)\n"
-        "assert len(load_dataset('.', 'rounds', split='train')) == 1\n"
+        "assert len(load_dataset(str(folder), 'rounds', split='train')) == 1\n"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     subprocess.run([python, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=100)
