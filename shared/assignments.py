@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared import checkpoints, labels
 from shared.jobs import Artifact, CollectJob, Job, TrainAgentJob, TrainRewardJob, seed_for
-from shared.models import Attempt, Experiment, Round, StoredArtifact
+from shared.models import Attempt, Clip, Experiment, Round, StoredArtifact
 from shared.states import RoundState
 from shared.transitions import StaleState
 
@@ -39,7 +39,8 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
     agent = _newest(session, round_, "agent", round_.number - 1)
     if attempt.stage == RoundState.COLLECTING:
         reward_model = _newest(session, round_, "reward_model", round_.number - 1)
-        return CollectJob(**common, agent=agent, reward_model=reward_model)
+        past = _past_clip(session, round_) if round_.number == 1 else None
+        return CollectJob(**common, agent=agent, reward_model=reward_model, past_clip=past)
     checkpoint = checkpoints.newest(session, round_.id, attempt.stage)
     if attempt.stage == RoundState.TRAINING_REWARD:
         digest = labels.label_set_sha256(session, round_)
@@ -57,6 +58,13 @@ def job_for(session: Session, attempt_id: int, log_root: str | None) -> Job:
     if reward_model is None:
         raise StaleState(f"round {round_.number} has no reward model to train the agent on")
     return TrainAgentJob(**common, reward_model=reward_model, agent=agent, checkpoint=checkpoint)
+
+
+def _past_clip(session: Session, round_: Round) -> Artifact | None:
+    """Return a clip of the labels that the experiment began with, if it began with some."""
+    query = select(Clip).join(Round).where(Round.experiment_id == round_.experiment_id, Round.number == 0)
+    clip = session.scalar(query.order_by(Clip.number).limit(1))
+    return labels.npz_artifact(clip) if clip else None
 
 
 def _run(experiment: Experiment) -> str:

@@ -60,6 +60,7 @@ class CollectJob:
     agent: Artifact | None  # of the round before; None in round 1
     reward_model: Artifact | None
     run: str = ""  # the experiment's name with trackers, unlike any other's
+    past_clip: Artifact | None = None  # one of those that the experiment began with, in round 1
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services import cli
+from services import cli, cli_admin
 from services.client import Admin
 from shared.config import ConfigError, parse_overrides
 from shared.settings import load_settings, secrets
@@ -195,7 +195,7 @@ def test_mistakes_get_an_answer_that_helps(tmp_path: Path, arguments: list[str],
 
 
 def test_every_command_says_what_it_does_with_an_example() -> None:
-    for one in cli.app.registered_commands:
+    for one in (*cli.app.registered_commands, *cli_admin.app.registered_commands):
         assert one.callback is not None
         name = one.name or one.callback.__name__
         assert f"lockstep {name}" in (one.callback.__doc__ or ""), name

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer import atari, envs, ppo
-from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.agent_trainer.clips import encode_mp4, pack_npz, unpack_npz
 from services.agent_trainer.play import Play, whole
 from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
@@ -63,6 +63,7 @@ def collect(
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
+    check_past(job, store, agent)
     player = ppo.Player(
         envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length, games(config)),
         seed,
@@ -116,6 +117,17 @@ def collect(
         ComparisonRecord(list(range(k * i, k * i + k)), out) for i, out in enumerate(held_out.tolist())
     ]
     return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
+
+
+def check_past(job: CollectJob, store: Store, agent: ppo.Agent) -> None:
+    """Raise ValueError, before anybody labels, if the labels it began with are of other observations."""
+    if job.past_clip:
+        there, here = unpack_npz(read(store, job.past_clip))[0].shape[1:], tuple(agent.mean.shape)
+        if there != here:
+            raise ValueError(
+                f"this experiment began with labels of observations of shape {there}, but its environment "
+                f"gives {here}: one reward model cannot learn from both. Abandon it, and begin without them"
+            )
 
 
 def choose(

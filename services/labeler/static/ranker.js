@@ -2,7 +2,7 @@
 
 import { drag } from "./drag.js";
 import { inOrder, Ranking } from "./ranking.js";
-import { announce, say } from "./say.js";
+import { say, tell } from "./say.js";
 
 const PLACES = ["1st", "2nd", "3rd", "4th"];
 const GAP = 12; // pixels between clips
@@ -42,7 +42,7 @@ export class Ranker {
     if (action === "tie" && ranking.empty) return Array(this.clips).fill(0);
     if (action === "tie" && left.length) {
       ranking.join();
-      announce(ranking.joining ? "The next one is equal." : "The next one is worse.");
+      tell(ranking.joining ? "The next one is equal." : "The next one is worse.");
     } else if (action === "done" && ranking.empty) {
       say("First say which clip is best");
     } else if (action === "done") {
@@ -53,7 +53,7 @@ export class Ranker {
       if (clip >= this.clips) return undefined;
       if (!left.includes(clip)) {
         ranking.takeOut(clip);
-        announce(`Clip ${clip + 1} is taken out.`);
+        tell(`Clip ${clip + 1} is taken out.`);
         return undefined;
       }
       ranking.add(clip);
@@ -64,7 +64,7 @@ export class Ranker {
   }
 
   #tellOrder() {
-    announce(`Best first: ${inOrder(this.ranking.tiers)}.`);
+    tell(`Best first: ${inOrder(this.ranking.tiers)}.`);
   }
 
   draw(locked) {

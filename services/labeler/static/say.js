@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 
 let toastTimer;
 export function say(text, loud = false) {
-  announce(text);
+  tell(text);
   $("toast").textContent = text;
   $("toast").classList.toggle("loud", loud);
   $("toast").classList.add("shown");
