@@ -20,6 +20,7 @@ from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
+from shared import memory
 from shared.config import ExperimentConfig
 from shared.jobs import (
     Artifact,
@@ -60,6 +61,7 @@ def collect(
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
@@ -112,7 +114,13 @@ def collect(
     held_out = torch.rand(len(pairs), generator=draw) < config.reward_model.held_out
     held_out[0] &= not held_out.all()  # a round of few pairs still has one to train on
     comparisons = [ComparisonRecord([2 * i, 2 * i + 1], out) for i, out in enumerate(held_out.tolist())]
-    return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
+    metrics = {
+        "episodes": len(player.finished),
+        "steps": play.ended.numel(),
+        memory.METRIC: memory.peak_mib(),
+    }
+    log_scalars(job.log_dir, {memory.METRIC: metrics[memory.METRIC]}, job.round_number)
+    return CollectResult(clips, comparisons, metrics)
 
 
 def choose(
@@ -183,6 +191,7 @@ def train_agent(
     checkpoints, without which none is stored.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
@@ -203,18 +212,16 @@ def train_agent(
     )  # fmt: skip
     vector.close()
     stop_if(should_stop)
-    true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
+    true_returns, predicted_returns, played_actions = evaluate(agent, model, config, seed, should_stop)
     metrics |= {
         "charts/true_return": float(np.mean(true_returns)),
         "charts/predicted_return": float(np.mean(predicted_returns)),
     }
-    if job.log_dir:
-        writer = SummaryWriter(job.log_dir)
-        for name in ("charts/true_return", "charts/predicted_return"):
-            writer.add_scalar(name, metrics[name], played + args.total_steps)
-        writer.close()
     on_progress(0.95, metrics)
-    video = video_of_episode(config, seed, actions, encode) if encode else b""
+    video = video_of_episode(config, seed, played_actions[0], encode) if encode else b""
+    metrics[memory.METRIC] = memory.peak_mib()
+    found = {name: metrics[name] for name in ("charts/true_return", "charts/predicted_return", memory.METRIC)}
+    log_scalars(job.log_dir, found, played + args.total_steps)
     return TrainAgentResult(
         agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", weights.save_agent(agent)),
         video=put_artifact(store, "video", job.prefix + "video.mp4", video),
@@ -250,13 +257,13 @@ def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Ca
 def evaluate(
     agent: ppo.Agent, model: reward_model.RewardModel, config: ExperimentConfig, seed: int,
     should_stop: Callable[[], bool],
-) -> tuple[list[float], list[float], list[int]]:  # fmt: skip
-    """Play whole episodes of the environment as it is, each with its own seed, with the likeliest actions.
+) -> tuple[list[float], list[float], list[list[int]]]:  # fmt: skip
+    """Play whole episodes of the environment as it is, with the likeliest actions; episode i from `seed + i`.
 
-    Returns the true return of each episode, the return that the reward model predicts for it, and the actions
-    of the first.
+    Returns of each episode the true return, the return that the reward model predicts, and the actions.
     """
-    true_returns, predicted_returns, first_actions = [], [], []
+    true_returns, predicted_returns = list[float](), list[float]()
+    played: list[list[int]] = [[] for _ in range(config.evaluation.episodes)]
     place = agent.mean.device
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
@@ -266,8 +273,8 @@ def evaluate(
             stop_if(should_stop)
             before = ppo.tensor(playing.current[alive]).to(place)
             actions = agent.log_policy(before).argmax(-1)
-            if begin == 0 and alive[0] == 0:
-                first_actions.append(int(actions[0]))
+            for i, action in zip(alive, actions.tolist(), strict=True):
+                played[begin + i].append(action)
             rewards, ended = playing.step(alive, actions.cpu().numpy())
             returns[alive] += rewards
             after = ppo.tensor(playing.current[alive]).to(place)
@@ -276,7 +283,7 @@ def evaluate(
         playing.close()
         true_returns += returns.tolist()
         predicted_returns += predicted.tolist()
-    return true_returns, predicted_returns, first_actions
+    return true_returns, predicted_returns, played
 
 
 def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], encode: Encode) -> bytes:
@@ -302,6 +309,14 @@ def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None
 def load_reward_model(store: Store, artifact: Artifact) -> reward_model.RewardModel:
     """Return a reward model, on the device to compute on."""
     return weights.load_reward_model(read(store, artifact)).to(device())
+
+
+def log_scalars(log_dir: str | None, values: dict[str, float], step: int) -> None:
+    """Let TensorBoard show `values`, if anything is logged."""
+    if log_dir:
+        with SummaryWriter(log_dir) as writer:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
 
 
 def games(config: ExperimentConfig) -> atari.Settings:
