@@ -83,34 +83,26 @@ def collect(
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
     pairs = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for pair in pairs for segment in pair]
-    frames = film(config, seed, play, segments) if encode else {}
     fps = config.segments.fps or envs.frame_rate(config.env_id)
-    clips: list[ClipRecord] = []
-    judged: dict[int, np.ndarray] = {}  # what the teacher judges by, of each environment's whole play
-    for number, segment in enumerate(segments):
+    clips: dict[int, ClipRecord] = {}  # by number, the segment's place in `segments`
+    for env in sorted({segment.env for segment in segments}):  # pictures are large: those of one at a time
+        mine = {number: segment.start for number, segment in enumerate(segments) if segment.env == env}
         stop_if(should_stop)
-        part = slice(segment.start, segment.start + config.segments.length)
-        after = play.sights[play.after[part, segment.env]]  # [T, *O]
-        observations = torch.cat([play.sights[play.before[segment.start, segment.env]][None], after]).numpy()
-        npz = pack_npz(observations, play.actions[part, segment.env].numpy())
-        if segment.env not in judged:
-            judged[segment.env] = judge(config, seed, play, segment.env)
-        mp4 = (
-            encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
-            if encode
-            else b""
-        )
-        key = f"{job.prefix}clips/{number:04d}"
-        clips.append(
-            ClipRecord(
-                npz=put_artifact(store, "clip_npz", key + ".npz", npz),
+        judged = judge(config, seed, play, env)
+        frames = film(config, seed, play, env, sorted(mine.values())) if encode else {}
+        for number, start in mine.items():
+            stop_if(should_stop)
+            steps_shown = range(start, start + config.segments.length)
+            mp4 = encode(np.stack([frames[step] for step in steps_shown]), fps) if encode else b""
+            key = f"{job.prefix}clips/{number:04d}"
+            clips[number] = ClipRecord(
+                npz=put_artifact(store, "clip_npz", key + ".npz", pack(play, env, steps_shown)),
                 mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
-                steps=config.segments.length,
+                steps=len(steps_shown),
                 fps=fps,
-                judgement=judged[segment.env][part].tolist(),
+                judgement=judged[start : steps_shown.stop].tolist(),
             )
-        )
-        on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
+            on_progress(0.5 + 0.5 * len(clips) / len(segments), {})
     held_out = torch.rand(len(pairs), generator=draw) < config.reward_model.held_out
     held_out[0] &= not held_out.all()  # a round of few pairs still has one to train on
     comparisons = [ComparisonRecord([2 * i, 2 * i + 1], out) for i, out in enumerate(held_out.tolist())]
@@ -120,7 +112,7 @@ def collect(
         memory.METRIC: memory.peak_mib(),
     }
     log_scalars(job.log_dir, {memory.METRIC: metrics[memory.METRIC]}, job.round_number)
-    return CollectResult(clips, comparisons, metrics)
+    return CollectResult([clips[number] for number in sorted(clips)], comparisons, metrics)
 
 
 def choose(
@@ -166,19 +158,19 @@ def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarr
 
 
 def film(
-    config: ExperimentConfig, seed: int, play: Play, segments: list[Segment]
-) -> dict[tuple[int, int], np.ndarray]:
-    """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
-    frames: dict[tuple[int, int], np.ndarray] = {}
-    for env in sorted({segment.env for segment in segments}):
-        steps = {s.start + t for s in segments if s.env == env for t in range(config.segments.length)}
-        # Environment i of a vector environment is seeded with seed + i.
-        actions = play.actions[:, env].tolist()
-        shown = envs.replay(
-            config.env_id, config.segments.length, seed + env, actions, sorted(steps), games(config)
-        )
-        frames |= {(env, step): frame for step, frame in shown.items()}
-    return frames
+    config: ExperimentConfig, seed: int, play: Play, env: int, starts: list[int]
+) -> dict[int, np.ndarray]:
+    """Return the frame [H, W, 3] of every step of an environment that the segments from `starts` on show."""
+    length = config.segments.length
+    steps = sorted({start + t for start in starts for t in range(length)})
+    # Environment i of a vector environment is seeded with seed + i.
+    return envs.replay(config.env_id, length, seed + env, play.actions[:, env].tolist(), steps, games(config))
+
+
+def pack(play: Play, env: int, steps: range) -> bytes:
+    """Return what a segment's reward is learned from, as it is stored."""
+    rows = torch.cat([play.before[steps.start, None, env], play.after[steps.start : steps.stop, env]])
+    return pack_npz(play.sights[rows].numpy(), play.actions[steps.start : steps.stop, env].numpy())
 
 
 def train_agent(
