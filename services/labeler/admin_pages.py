@@ -59,12 +59,14 @@ def _may_come_in(request: Request, service: Context) -> bool:
 
 
 @router.get("/admin")
-def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Response:
+def admin_index(request: Request, service: Service, before: Before = None) -> Response:
     """The operator's overview, a page of experiments at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
+        query = select(Experiment).order_by(Experiment.id.desc())
+        if before is not None:
+            query = query.where(Experiment.id < before)
         found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
         shown = found[:EXPERIMENTS_A_PAGE]
         lease_s = service.settings.lease_s
@@ -72,8 +74,8 @@ def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Res
             (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
             for one in shown
         ]
-    more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
-    return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
+    more = shown[-1].id if len(found) > len(shown) else None
+    return _admin_page(request, service, "admin.html", rows=rows, before=before, more=more)
 
 
 @router.get("/labelers")
