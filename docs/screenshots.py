@@ -81,7 +81,7 @@ def ranking_page(folder: Path, browser: Browser) -> None:
         for key in ("2", "=", "3"):
             page.keyboard.press(key)
         page.wait_for_timeout(900)
-        save(page.screenshot(), HERE / "ranking.png")
+        take(page, "ranking")
     scene.close()
 
 
