@@ -102,7 +102,7 @@ def busy_with(others: int, settings: Settings, url: str, seconds: float) -> Iter
         scene.collect()
         api_load.add_comparisons(scene, int(others * (api_load.IN_HAND + 1 + seconds / PERIOD_S)))
         tokens = api_load.add_labelers(scene, others)
-    plan: dict[str, Any] = {"mode": "paced", "experiments": ["others"], "tokens": tokens}
+    plan: dict[str, Any] = {"mode": "paced", "experiment": "others", "tokens": tokens}
     plan |= {
         "port": urlsplit(url).port,
         "seconds": seconds,

@@ -5,6 +5,7 @@ SIGTERM is heard in the middle of a long stage. Leases say who works on what; se
 """
 
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -22,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from shared import checkpoints, logs, rounds
+from shared import checkpoints, logs, memory, rounds
 from shared.alive import ALIVE_S, touch
 from shared.assignments import job_for
 from shared.broker import TASK, Broker
@@ -236,6 +237,8 @@ def _take(worker: Worker, watch: Watch, stage: str, trainer: TrainerProcess, rep
         return False
     if report.kind == "result":
         result = result_from_json(stage, report.values["result"])
+        peak = result.metrics.get(memory.METRIC, math.nan)
+        log.info("attempt %s: %s is done; its peak memory was %.0f MiB", watch.attempt_id, stage, peak)
         try:
             settle(worker, watch, lambda session: rounds.complete(session, watch.attempt_id, result))
         except BadResult as error:

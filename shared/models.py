@@ -1,7 +1,7 @@
 """The tables. `docs/data-model.md` draws them; `shared/migrations` creates them.
 
 State columns of rounds, attempts and experiments are written by `rounds.py` alone; comparisons, leases and
-preferences by `labels.py` alone, asides by `asides.py` alone.
+preferences by `labels.py` and `handing_out.py` alone, asides by `asides.py` alone.
 """
 
 from datetime import UTC, datetime

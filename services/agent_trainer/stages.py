@@ -20,6 +20,7 @@ from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
+from shared import memory
 from shared.config import ExperimentConfig
 from shared.jobs import (
     Artifact,
@@ -60,6 +61,7 @@ def collect(
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
@@ -82,41 +84,39 @@ def collect(
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for together in chosen for segment in together]
-    frames = film(config, seed, play, segments) if encode else {}
     fps = config.segments.fps or envs.frame_rate(config.env_id)
-    clips: list[ClipRecord] = []
-    judged: dict[int, np.ndarray] = {}  # what the teacher judges by, of each environment's whole play
-    for number, segment in enumerate(segments):
+    clips: dict[int, ClipRecord] = {}  # by number, the segment's place in `segments`
+    for env in sorted({segment.env for segment in segments}):  # pictures are large: those of one at a time
+        mine = {number: segment.start for number, segment in enumerate(segments) if segment.env == env}
         stop_if(should_stop)
-        part = slice(segment.start, segment.start + config.segments.length)
-        after = play.sights[play.after[part, segment.env]]  # [T, *O]
-        observations = torch.cat([play.sights[play.before[segment.start, segment.env]][None], after]).numpy()
-        npz = pack_npz(observations, play.actions[part, segment.env].numpy())
-        if segment.env not in judged:
-            judged[segment.env] = judge(config, seed, play, segment.env)
-        mp4 = (
-            encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
-            if encode
-            else b""
-        )
-        key = f"{job.prefix}clips/{number:04d}"
-        clips.append(
-            ClipRecord(
-                npz=put_artifact(store, "clip_npz", key + ".npz", npz),
+        judged = judge(config, seed, play, env)
+        frames = film(config, seed, play, env, sorted(mine.values())) if encode else {}
+        for number, start in mine.items():
+            stop_if(should_stop)
+            steps_shown = range(start, start + config.segments.length)
+            mp4 = encode(np.stack([frames[step] for step in steps_shown]), fps) if encode else b""
+            key = f"{job.prefix}clips/{number:04d}"
+            clips[number] = ClipRecord(
+                npz=put_artifact(store, "clip_npz", key + ".npz", pack(play, env, steps_shown)),
                 mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
-                steps=config.segments.length,
+                steps=len(steps_shown),
                 fps=fps,
-                judgement=judged[segment.env][part].tolist(),
+                judgement=judged[start : steps_shown.stop].tolist(),
             )
-        )
-        on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
+            on_progress(0.5 + 0.5 * len(clips) / len(segments), {})
     held_out = torch.rand(len(chosen), generator=draw) < config.reward_model.held_out
     held_out[0] &= not held_out.all()  # a round of few comparisons still has one to train on
     k = config.labels.clips_per_comparison
     comparisons = [
         ComparisonRecord(list(range(k * i, k * i + k)), out) for i, out in enumerate(held_out.tolist())
     ]
-    return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
+    metrics = {
+        "episodes": len(player.finished),
+        "steps": play.ended.numel(),
+        memory.METRIC: memory.peak_mib(),
+    }
+    log_scalars(job.log_dir, {memory.METRIC: metrics[memory.METRIC]}, job.round_number)
+    return CollectResult([clips[number] for number in sorted(clips)], comparisons, metrics)
 
 
 def check_past(job: CollectJob, store: Store, agent: ppo.Agent) -> None:
@@ -179,19 +179,19 @@ def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarr
 
 
 def film(
-    config: ExperimentConfig, seed: int, play: Play, segments: list[Segment]
-) -> dict[tuple[int, int], np.ndarray]:
-    """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
-    frames: dict[tuple[int, int], np.ndarray] = {}
-    for env in sorted({segment.env for segment in segments}):
-        steps = {s.start + t for s in segments if s.env == env for t in range(config.segments.length)}
-        # Environment i of a vector environment is seeded with seed + i.
-        actions = play.actions[:, env].tolist()
-        shown = envs.replay(
-            config.env_id, config.segments.length, seed + env, actions, sorted(steps), games(config)
-        )
-        frames |= {(env, step): frame for step, frame in shown.items()}
-    return frames
+    config: ExperimentConfig, seed: int, play: Play, env: int, starts: list[int]
+) -> dict[int, np.ndarray]:
+    """Return the frame [H, W, 3] of every step of an environment that the segments from `starts` on show."""
+    length = config.segments.length
+    steps = sorted({start + t for start in starts for t in range(length)})
+    # Environment i of a vector environment is seeded with seed + i.
+    return envs.replay(config.env_id, length, seed + env, play.actions[:, env].tolist(), steps, games(config))
+
+
+def pack(play: Play, env: int, steps: range) -> bytes:
+    """Return what a segment's reward is learned from, as it is stored."""
+    rows = torch.cat([play.before[steps.start, None, env], play.after[steps.start : steps.stop, env]])
+    return pack_npz(play.sights[rows].numpy(), play.actions[steps.start : steps.stop, env].numpy())
 
 
 def train_agent(
@@ -204,6 +204,7 @@ def train_agent(
     checkpoints, without which none is stored.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
@@ -224,18 +225,16 @@ def train_agent(
     )  # fmt: skip
     vector.close()
     stop_if(should_stop)
-    true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
+    true_returns, predicted_returns, played_actions = evaluate(agent, model, config, seed, should_stop)
     metrics |= {
         "charts/true_return": float(np.mean(true_returns)),
         "charts/predicted_return": float(np.mean(predicted_returns)),
     }
-    if job.log_dir:
-        writer = SummaryWriter(job.log_dir)
-        for name in ("charts/true_return", "charts/predicted_return"):
-            writer.add_scalar(name, metrics[name], played + args.total_steps)
-        writer.close()
     on_progress(0.95, metrics)
-    video = video_of_episode(config, seed, actions, encode) if encode else b""
+    video = video_of_episode(config, seed, played_actions[0], encode) if encode else b""
+    metrics[memory.METRIC] = memory.peak_mib()
+    found = {name: metrics[name] for name in ("charts/true_return", "charts/predicted_return", memory.METRIC)}
+    log_scalars(job.log_dir, found, played + args.total_steps)
     return TrainAgentResult(
         agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", weights.save_agent(agent)),
         video=put_artifact(store, "video", job.prefix + "video.mp4", video),
@@ -271,13 +270,13 @@ def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Ca
 def evaluate(
     agent: ppo.Agent, model: reward_model.RewardModel, config: ExperimentConfig, seed: int,
     should_stop: Callable[[], bool],
-) -> tuple[list[float], list[float], list[int]]:  # fmt: skip
-    """Play whole episodes of the environment as it is, each with its own seed, with the likeliest actions.
+) -> tuple[list[float], list[float], list[list[int]]]:  # fmt: skip
+    """Play whole episodes of the environment as it is, with the likeliest actions; episode i from `seed + i`.
 
-    Returns the true return of each episode, the return that the reward model predicts for it, and the actions
-    of the first.
+    Returns of each episode the true return, the return that the reward model predicts, and the actions.
     """
-    true_returns, predicted_returns, first_actions = [], [], []
+    true_returns, predicted_returns = list[float](), list[float]()
+    played: list[list[int]] = [[] for _ in range(config.evaluation.episodes)]
     place = agent.mean.device
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
@@ -287,8 +286,8 @@ def evaluate(
             stop_if(should_stop)
             before = ppo.tensor(playing.current[alive]).to(place)
             actions = agent.log_policy(before).argmax(-1)
-            if begin == 0 and alive[0] == 0:
-                first_actions.append(int(actions[0]))
+            for i, action in zip(alive, actions.tolist(), strict=True):
+                played[begin + i].append(action)
             rewards, ended = playing.step(alive, actions.cpu().numpy())
             returns[alive] += rewards
             after = ppo.tensor(playing.current[alive]).to(place)
@@ -297,7 +296,7 @@ def evaluate(
         playing.close()
         true_returns += returns.tolist()
         predicted_returns += predicted.tolist()
-    return true_returns, predicted_returns, first_actions
+    return true_returns, predicted_returns, played
 
 
 def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], encode: Encode) -> bytes:
@@ -323,6 +322,14 @@ def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None
 def load_reward_model(store: Store, artifact: Artifact) -> reward_model.RewardModel:
     """Return a reward model, on the device to compute on."""
     return weights.load_reward_model(read(store, artifact)).to(device())
+
+
+def log_scalars(log_dir: str | None, values: dict[str, float], step: int) -> None:
+    """Let TensorBoard show `values`, if anything is logged."""
+    if log_dir:
+        with SummaryWriter(log_dir) as writer:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
 
 
 def games(config: ExperimentConfig) -> atari.Settings:

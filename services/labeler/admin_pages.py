@@ -20,7 +20,7 @@ from services.labeler import (
 )
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
-from services.labeler.paging import Before, cut
+from services.labeler.paging import Before
 from services.labeler.problems import Problem
 from services.labeler.schemas import SeenComparison
 from services.labeler.status import public_status
@@ -64,17 +64,18 @@ def admin_index(request: Request, service: Service, before: Before = None) -> Re
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc()).limit(EXPERIMENTS_A_PAGE + 1)
+        query = select(Experiment).order_by(Experiment.id.desc())
         if before is not None:
             query = query.where(Experiment.id < before)
-        shown, more = cut(session.scalars(query).all(), EXPERIMENTS_A_PAGE)
+        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
+        shown = found[:EXPERIMENTS_A_PAGE]
         lease_s = service.settings.lease_s
         rows = [
             (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
             for one in shown
         ]
-    following = shown[-1].id if more else None
-    return _admin_page(request, service, "admin.html", rows=rows, before=before, following=following)
+    more = shown[-1].id if len(found) > len(shown) else None
+    return _admin_page(request, service, "admin.html", rows=rows, before=before, more=more)
 
 
 @router.get("/labelers")

@@ -134,7 +134,8 @@ def is_teacher(request: Request, context: Context) -> bool:
     return False
 
 
-async def _labeler(request: Request, context: Service) -> Labeler:
+async def _labeler(request: Request) -> Labeler:
+    context = await _context(request)  # not a dependency of this one too: it is resolved for every answer
     shown = shown_by(request)
     labeler = context.labelers.get(shown) if shown else None
     if shown and labeler is None:

@@ -15,6 +15,7 @@ from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
+from shared import memory
 from shared.jobs import (
     Artifact,
     Metrics,
@@ -44,6 +45,7 @@ def train_reward(
     of checkpoints, without which none is stored.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     if not job.labels:
         raise ValueError(
@@ -79,6 +81,7 @@ def train_reward(
         learned = reward_model.train(model, data, tell, should_stop, epochs)
         if should_stop():
             raise StageStopped
+        learned[memory.METRIC] = memory.peak_mib()
         log(1.0, learned)
     # What was trained on goes into the record, so that it can be held against what was frozen.
     metrics: Metrics = {"labels_sha256": labels_sha256(job.labels), **learned}
