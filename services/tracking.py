@@ -76,10 +76,12 @@ def axis(stage: str, job: Job) -> Axis | None:
 
 
 def _told_to(tracker: "Tracker", name: str, stage: Stage) -> Stage:
-    def run(job: Job, store: Store, on_progress: Progress, should_stop: Callable[[], bool]) -> Result:
+    def run(
+        job: Job, store: Store, on_progress: Progress, should_stop: Callable[[], bool], **more: Any
+    ) -> Result:
         along = axis(name, job)
         if along is None:
-            return stage(job, store, on_progress, should_stop)
+            return stage(job, store, on_progress, should_stop, **more)
         told: set[str] = set()
 
         def tell(fraction: float, metrics: Metrics) -> None:
@@ -91,7 +93,7 @@ def _told_to(tracker: "Tracker", name: str, stage: Stage) -> Stage:
 
         tracker.open(job)
         try:
-            result = stage(job, store, tell, should_stop)
+            result = stage(job, store, tell, should_stop, **more)
             rest = {key: value for key, value in result.metrics.items() if key not in told}
             tracker.log(along, along.whole, job.round_number, rest)
         finally:

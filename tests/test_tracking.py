@@ -93,9 +93,10 @@ def test_a_tracker_is_told_what_tensorboard_is_told(tmp_path: Path) -> None:
         now["log_dir"] = str(tmp_path / f"reward-{number}")
         labels = labels_of(first, number)
         job = TrainRewardJob(**now, labels=labels, reward_model=None, agent=None)
-        model = reward(job, store, silent, go_on).reward_model  # type: ignore[union-attr]
+        model = reward(job, store, silent, go_on, keep_checkpoint=None).reward_model  # type: ignore[union-attr]
         now["log_dir"] = str(tmp_path / f"agent-{number}")
-        agent(TrainAgentJob(**now, reward_model=model, agent=None), store, silent, go_on)
+        job = TrainAgentJob(**now, reward_model=model, agent=None)
+        agent(job, store, silent, go_on, keep_checkpoint=lambda artifact: None)  # as a trainer calls it
         rows, begun = book.rows[begun:], len(book.rows)
         for axis, stage, passed in (
             ("reward_epoch", "reward", 15 * (number - 1)),
