@@ -274,7 +274,7 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:
     if kind != "extra_forbidden":
-        return message
+        return message.removeprefix("Value error, ")
     fields = _fields_beside(path)
     close = get_close_matches(str(path[-1]), fields, n=1)
     return "there is no such key" + (

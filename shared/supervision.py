@@ -21,6 +21,7 @@ from shared.settings import Settings
 
 TERM_S = 5.0  # between the request to end and the end by force
 TAIL_LINES = 50
+LOG_END = "\n\nIts last lines:\n"  # between an error and the end of its log
 # A trainer needs none of these, so it is not told.
 WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN", "SECRETS_DIR")
 
@@ -114,7 +115,7 @@ class TrainerProcess:
 
     def last_lines(self) -> str:
         """Return what the process printed last, to be put under an error."""
-        return "\n\nIts last lines:\n" + "\n".join(self.tail) if self.tail else ""
+        return LOG_END + "\n".join(self.tail) if self.tail else ""
 
     def _send(self, message: dict[str, Any]) -> None:
         line = memoryview(json.dumps(message).encode() + b"\n")

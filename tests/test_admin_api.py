@@ -17,6 +17,7 @@ from shared.database import now
 from shared.models import Round, StoredArtifact
 from shared.states import RoundState
 from shared.storage import MissingArtifact
+from shared.supervision import LOG_END
 from tests import scenes
 from tests.admin_scene import PAST, live_through
 from tests.served import Served, reason
@@ -230,8 +231,9 @@ def test_the_timeline_says_why_a_round_waits(served: Served) -> None:
     assert newest()["says"] == "waits for a free reward trainer, after try 1 ended: ValueError: no such thing"
     attempt_id = scene.claim()
     with scene.database.write() as session:
-        rounds.fail(session, attempt_id, "Traceback\nValueError: again", 3)
+        rounds.fail(session, attempt_id, f"Traceback\nValueError: again{LOG_END}step 12", 3)
     assert newest()["says"] == "tries again in 1 s, after try 2 ended: ValueError: again"
+    assert '<summary class="problem">ValueError: again</summary>' in served.admin.get("/admin/shapes").text
     assert len(newest()["attempts"]) == 3
 
 

@@ -125,9 +125,8 @@ def admin_experiment(
     numbers = [one["number"] for one in data["rounds"]]
     earlier = numbers[0] if numbers and numbers[0] != oldest else None
     turning = {"earlier": earlier, "is_last": newest.number in numbers}
-    return _admin_page(
-        request, service, "admin_experiment.html", e=data, svg=svg, actions=actions, plotly=PLOTLY, **turning
-    )
+    shown = {"e": data, "svg": svg, "actions": actions, "plotly": PLOTLY, "last_line": timeline.last_line}
+    return _admin_page(request, service, "admin_experiment.html", **shown, **turning)
 
 
 @router.get("/admin/{name}/rounds/{number}")
