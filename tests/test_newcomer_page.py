@@ -12,9 +12,7 @@ from shared.models import Aside
 from tests import scenes
 from tests.page_checks import LARGE, NARROW, WIDER, found_on
 from tests.scenes import Scene, join, put_answer
-from tests.test_label_page import Site, browser, clip_ids, in_view, press
-
-__all__ = ["browser"]
+from tests.test_label_page import Site, clip_ids, in_view, press
 
 LABELS = {
     "comparisons_first_round": 2,
