@@ -5,6 +5,7 @@ named as in the folder `clips/`. pandas reads the tables; Hugging Face `datasets
 the card's header.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -58,6 +59,20 @@ Lockstep. Labelers were asked:
 answers stand in round 0. `ranks[i]` belongs to `clips[i]`: 0 is the best, equal ranks are a tie, null means
 that the clips cannot be compared. Clip `shown[i]` stood at place i, from the left, row by row. Labelers are
 named as they named themselves: change that before you publish, if they did not agree to it.
+
+## How to read it
+
+```python
+import pandas
+from pathlib import Path
+from datasets import Video, load_dataset
+
+folder = Path().resolve()  # where this file is
+answers = pandas.read_parquet(folder / "preferences.parquet")
+clips = load_dataset(str(folder), "clips", split="train")
+clips = clips.map(lambda row: {{"video": str(folder / row["mp4"])}})
+clips = clips.cast_column("video", Video(decode=False))  # the file's path; decode=True needs torchcodec
+```
 """
 
 
@@ -72,7 +87,15 @@ ASIDES_FILE = (
 
 
 def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
-    """Return the function that makes an export a data set under `licence`; ExportError without pyarrow."""
+    """Return the function that makes an export a data set under `licence`.
+
+    ExportError without pyarrow, or if `licence` is no identifier: it stands in the header of the card.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", licence):
+        raise ExportError(
+            f"{licence!r} is no licence as the data card writes it: give an identifier in lower case, "
+            "cc-by-4.0 or mit for instance; other, where you say more in the card yourself"
+        )
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet

@@ -42,6 +42,7 @@ GRANTS: dict[str, dict[str, str]] = {
     # A worker reads where its last measurement was, but no metric: a true return may be among them.
     "measurements": {LABELER: "SELECT", WORKER: "SELECT (id, attempt_id, progress), INSERT"},
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
+    "checkpoints": {WORKER: "SELECT, INSERT, DELETE"},  # of use until there is a newer one
     "clips": {
         LABELER: "SELECT, INSERT",
         WORKER: "SELECT, INSERT",

@@ -1,7 +1,7 @@
 """The tables. `docs/data-model.md` draws them; `shared/migrations` creates them.
 
 State columns of rounds, attempts and experiments are written by `rounds.py` alone; comparisons, leases and
-preferences by `labels.py` alone, asides by `asides.py` alone.
+preferences by `labels.py` and `handing_out.py` alone, asides by `asides.py` alone.
 """
 
 from datetime import UTC, datetime
@@ -176,6 +176,22 @@ class StoredArtifact(Base):
     key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
     sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
     size: Mapped[int] = mapped_column(BigInteger)  # bytes
+
+
+class Checkpoint(Base):
+    """Half-done training that is in the store; the newest of a stage is what its next attempt goes on from.
+
+    Rows are deleted, after their files, once there is a newer one or the stage is over.
+    """
+
+    __tablename__ = "checkpoints"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
+    sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    stored_at: Mapped[datetime]  # when the database heard of it
+    attempt: Mapped[Attempt] = relationship()
 
 
 class Clip(Base):

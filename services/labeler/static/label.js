@@ -74,9 +74,11 @@ function settle(action) {
   if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
   if (practice.on) return practice.answer(pair, action, ranks, seconds);
+  const focused = pair.element.contains(document.activeElement);
   queue.shift();
   pair.hide();
   show(); // first of all the next pair
+  if (focused) queue[0]?.element.querySelector(".rank")?.focus();
   flash(action);
   const comparison = pair.comparison;
   if (action === "skip") {
