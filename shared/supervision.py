@@ -30,7 +30,7 @@ WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN", "SECRE
 class Report:
     """What a trainer process said; `kind` is `gone` when it has ended."""
 
-    kind: str  # hello, progress, result, stopped, error, gone
+    kind: str  # hello, progress, checkpoint, result, stopped, error, gone
     values: dict[str, Any]
 
 
@@ -157,6 +157,10 @@ def _environment(settings: Settings) -> dict[str, str]:
         if value:  # it may have come from a file among those that are withheld
             environment[f"LOCKSTEP_S3_{name}"] = value
     environment["LOCKSTEP_TORCH_THREADS"] = str(settings.torch_threads)
+    environment["LOCKSTEP_CHECKPOINT_S"] = str(settings.checkpoint_s)
+    environment["LOCKSTEP_ENVIRONMENTS_DIR"] = str(settings.environments_dir)
+    paths = (str(settings.environments_dir), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     environment["PYTHONUNBUFFERED"] = "1"
     # One thread a library unless told otherwise: several trainers share a machine, and sums stay in order.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -270,9 +270,11 @@ def test_presets_pages_and_errors_by_field(served: Served) -> None:
     assert made.json()["history"][0]["detail"] == {"origin": "the preset cartpole"}
     listed = served.admin.get("/api/admin/experiments?limit=1").json()
     assert [one["name"] for one in listed] == ["second"]
-    rest = served.admin.get("/api/admin/experiments?skip=1&limit=5").json()
+    (following,) = served.admin.get("/api/admin/experiments?limit=1").links.values()
+    rest = served.admin.get(following["url"]).json()
     assert [one["name"] for one in rest] == ["shapes"]
-    assert "second" not in served.admin.get("/admin?skip=1").text
+    before = httpx.URL(following["url"]).params["before"]
+    assert "second" not in served.admin.get("/admin", params={"before": before}).text
     wrong = {"name": "Third!", "env_id": "CartPole-v1", "agent": {"gamma": 2, "minibatch_size": 10**6}}
     answer = served.admin.post("/api/admin/experiments", json={"config": wrong})
     assert reason(answer, 422) == "bad_config"
