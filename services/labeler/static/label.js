@@ -188,7 +188,7 @@ function onStatus(news) {
     for (const pair of stale) drop(pair);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
-  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
+  if (moved && document.hidden && status.state === "running" && status.round_state === "labeling") waiting.callBack();
   refill();
   render();
 }
