@@ -218,7 +218,7 @@ function onStatus(news) {
     drop(...stale);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
-  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
+  if (moved && document.hidden && status.state === "running" && status.round_state === "labeling") waiting.callBack();
   refill();
   render();
 }
