@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import Column, Table
 
 from shared import grants, models, states
-from shared.column_types import UTCDateTime
+from shared.column_types import State, UTCDateTime
 from shared.config import ExperimentConfig, Section
 from shared.settings import Settings, load_settings
 
@@ -137,7 +137,7 @@ def _line(model: type) -> int:
 
 def _type(column: Column[Any]) -> str:
     kind = column.type
-    if isinstance(kind, models.State):
+    if isinstance(kind, State):
         return "state"
     return "timestamp" if isinstance(kind, UTCDateTime) else type(kind).__name__.lower()
 
