@@ -7,7 +7,6 @@ import { DIALOGS, onActions } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
-import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
@@ -306,7 +305,7 @@ function announceBatch() {
 
 // ------------------------------------------------------------------------------ begin
 
-const ranker = clips > 2 ? new Ranker(Number(clips), {
+const ranker = clips > 2 ? new (await import("./ranker.js")).Ranker(Number(clips), { // two clips need none
   current: () => queue[0],
   mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
   changed: render,
