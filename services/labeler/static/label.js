@@ -9,7 +9,6 @@ import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
 import { Practice } from "./practice.js";
 import { inWords, Recent } from "./recent.js";
-import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
@@ -315,7 +314,7 @@ function render() {
 
 // ------------------------------------------------------------------------------ begin
 
-const ranker = clips > 2 ? new Ranker(Number(clips), {
+const ranker = clips > 2 ? new (await import("./ranker.js")).Ranker(Number(clips), { // two clips need none
   current: () => queue[0],
   mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
   changed: render,
