@@ -27,6 +27,7 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 w = lambda name, lines: open(f'/{name}.txt', 'w').write('\n'.join(lines) + '\n'); \
 t = p['optional-dependencies']['trainer']; \
+[w(n, p['optional-dependencies'][n]) for n in ('trackio', 'wandb')]; \
 w('web', p['dependencies']); w('torch', [l for l in t if l.startswith('torch==')]); w('trainer', t)"
 
 FROM base AS web-packages
@@ -41,6 +42,10 @@ COPY --from=requirements /torch.txt /trainer.txt /requirements/
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --no-deps --index-url "$TORCH_INDEX" -r /requirements/torch.txt; fi \
  && pip install -c /requirements/constraints.txt -r /requirements/torch.txt
 RUN pip install -c /requirements/constraints.txt -r /requirements/trainer.txt
+# trackio or wandb, if LOCKSTEP_TRACKER is to be one of them.
+ARG TRACKER=""
+COPY --from=requirements /trackio.txt /wandb.txt /requirements/
+RUN case "$TRACKER" in trackio|wandb) pip install -r "/requirements/$TRACKER.txt" ;; esac
 
 FROM web-packages AS web
 COPY shared shared

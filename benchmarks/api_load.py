@@ -41,27 +41,42 @@ LEASE_S = 300.0
 IN_HAND = 4  # comparisons that the label page keeps
 
 # What pgbench runs: the statements of one claim and of one answer, each in its transaction, as the server
-# sends them for somebody who holds nothing else. \\gset and \\aset take a row's columns into variables.
-# Sometimes somebody else got the comparison: the server looks for another one, pgbench goes to its next turn.
-FOUND = sql.OPEN.postgres.replace("SELECT c.id,", "SELECT c.id AS comparison,")
+# sends them for somebody who asks alone and holds nothing. \\gset and \\aset take a row's columns into
+# variables. Sometimes somebody else got the comparison: the server looks for another one, pgbench goes to its
+# next turn.
+FOUND = sql.OPEN.pgbench.replace("SELECT c.id,", "SELECT c.id AS comparison,")
 SCRIPT = [
     ("\\set labeler :client_id + 1", ""),
     ("\\set preference random(1, 9223372036854775807)", ""),
     ("\\set comparison_id 0", ""),
     ("BEGIN", ";"),
-    (sql.NEWEST_ROUND.postgres, ";"),
-    (sql.LOCK_HELD.postgres, ";"),
+    (sql.SET_UP, ";"),
+    (sql.NEWEST_ROUND.pgbench, ";"),
+    (sql.LOCK_HELD.pgbench, ";"),
     (FOUND, "\\gset"),
-    (sql.GRANT.postgres, "\\aset"),
+    (sql.GRANT.pgbench, "\\aset"),
     ("COMMIT", ";"),
     ("\\if :comparison_id > 0", ""),
     ("BEGIN", ";"),
-    (sql.LOCK.postgres, ";"),
-    (sql.STANDING.postgres, ";"),
-    (sql.TAKE_AT_ONCE.postgres, ";"),
+    (sql.SET_UP, ";"),
+    (sql.LOCK.pgbench, ";"),
+    (sql.STANDING.pgbench, ";"),
+    (sql.TAKE_AT_ONCE.pgbench, ";"),
     ("COMMIT", ";"),
     ("\\endif", ""),
 ]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and all below it have taken so far (on Linux, else 0)."""
+    try:
+        # After the name in brackets; fields 14 to 17 are its own time and that of children that have ended.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / TICKS + sum(cpu_seconds(int(child)) for child in below)
 
 
 def add_labelers(scene: scenes.Scene, count: int) -> list[str]:
@@ -105,6 +120,7 @@ class Place:
     """A database with labelers, and a labeler process that serves it."""
 
     def __init__(self, folder: Path, database_url: str, labelers: int) -> None:
+        self.pids: dict[str, int] = {}  # of the servers, by name
         (port,) = services.free_ports(1)
         self.settings = scenes.settings_for(folder, database_url, port=port, log_level="WARNING")
         self.port, self.made = port, 0
@@ -136,11 +152,12 @@ class Place:
         )
 
     def play(self, mode: str, clients: int, seconds: float, **plan: Any) -> dict[str, Any]:
-        """Let simulated labelers at the server; return what they saw."""
+        """Let simulated labelers at the server; return what they saw, and what it took of the processors."""
         plan |= {"mode": mode, "port": self.port, "seconds": seconds, "tokens": self.tokens[:clients]}
+        before = {name: cpu_seconds(pid) for name, pid in self.pids.items()}
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.http_load"],
-            input=json.dumps({"experiments": []} | plan),
+            input=json.dumps(plan),
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -148,6 +165,11 @@ class Place:
             timeout=seconds + 120,
         )
         seen: dict[str, Any] = json.loads(done.stdout)
+        took = {name: cpu_seconds(pid) - before[name] for name, pid in self.pids.items()}
+        took["client"] = seen["client_cpu_s"]
+        seen["cpu_ms_a_call"] = {
+            name: round(1000 * cpu_s / max(seen["calls"], 1), 3) for name, cpu_s in took.items()
+        }
         return seen
 
 
@@ -164,23 +186,24 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def served(database_url: str | None, labelers: int) -> Iterator[Place]:
+def served(database_url: str | None, labelers: int, postgres_pid: int = 0) -> Iterator[Place]:
     """Serve a database, a fresh SQLite file where none is named."""
     with services.folder_of("api-load") as folder:
         place = Place(folder, database_url or f"sqlite:///{folder / 'lockstep.db'}", labelers)
-        with services.running(place.launch(folder)):
+        with services.running(place.launch(folder)) as labeler:
+            place.pids = {"labeler": labeler.pid} | ({"postgres": postgres_pid} if postgres_pid else {})
             yield place
 
 
 @contextmanager
-def postgres(fsync: bool) -> Iterator[str]:
-    """Start a Postgres that keeps house as it does in production; yield SQLAlchemy's address of it."""
+def postgres(fsync: bool) -> Iterator[tuple[str, int]]:
+    """Start a Postgres that keeps house as it does in production; yield SQLAlchemy's address, and its pid."""
     with services.folder_of("postgres") as folder:
         launch, url = services.postgres_in(folder, survives_crashes=fsync)
         options = {"autovacuum": "on", "shared_buffers": "256MB", "fsync": "on" if fsync else "off"}
         more = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with services.running(replace(launch, command=launch.command + more)):
-            yield url.replace("postgresql:", "postgresql+psycopg:")
+        with services.running(replace(launch, command=launch.command + more)) as process:
+            yield url.replace("postgresql:", "postgresql+psycopg:"), process.pid
 
 
 def pgbench(place: Place, experiment: str, seconds: float) -> float:
@@ -213,14 +236,15 @@ def pgbench(place: Place, experiment: str, seconds: float) -> float:
 def ratios(place: Place, small: Place, turns: int, seconds: float) -> dict[str, Any]:
     """Measure the four in turns; return the medians."""
     found = []
-    print(f"{'turn':>4} {'pgbench/s':>10} {'API/s':>8} {'ratio':>6} {'p99 ms':>7} {'client':>6}", end="")
-    print(f" {'no-op/s':>9} {'SQLite/s':>9} {'ratio':>6} {'p99 ms':>7}   (pairs of claim and answer; calls)")
+    print(f"{'turn':>4} {'pgbench/s':>10} {'API/s':>8} {'ratio':>6} {'p99 ms':>7}", end="")
+    print(f" {'no-op/s':>9} {'p99 ms':>7} {'SQLite/s':>9} {'ratio':>6} {'p99 ms':>7}", end="")
+    print("   (pairs of claim and answer; calls)")
     for turn in range(1, turns + 1):
         plenty = int(3000 * seconds)
         bench = pgbench(place, place.experiment(plenty), seconds)
-        pairs = place.play("pairs", CLIENTS, seconds, experiments=[place.experiment(plenty)])
+        pairs = place.play("pairs", CLIENTS, seconds, experiment=place.experiment(plenty))
         noop = small.play("noop", CLIENTS, seconds)
-        lite = small.play("pairs", CLIENTS, seconds, experiments=[small.experiment(plenty)])
+        lite = small.play("pairs", CLIENTS, seconds, experiment=small.experiment(plenty))
         row = {
             "pgbench_ratio": pairs["answers_a_second"] / bench,
             "noop_ratio": lite["calls_a_second"] / noop["calls_a_second"],
@@ -230,10 +254,12 @@ def ratios(place: Place, small: Place, turns: int, seconds: float) -> dict[str, 
         found.append(row)
         print(
             f"{turn:>4} {bench:>10.0f} {pairs['answers_a_second']:>8.0f} {row['pgbench_ratio']:>6.2f}"
-            f" {pairs['p99_ms']:>7.1f} {pairs['client_cpu']:>6.2f} {noop['calls_a_second']:>9.0f}"
+            f" {pairs['p99_ms']:>7.1f} {noop['calls_a_second']:>9.0f} {noop['p99_ms']:>7.1f}"
             f" {lite['calls_a_second']:>9.0f} {row['noop_ratio']:>6.2f} {lite['p99_ms']:>7.1f}",
             flush=True,
         )
+        for name, one in (("Postgres", pairs), ("no-op", noop), ("SQLite", lite)):
+            print(f"     {name:<9} {tell_cpu(one)}", flush=True)
         tell_errors(pairs, noop, lite)
     medians = {name: statistics.median(row[name] for row in found) for name in found[0] if name != "errors"}
     return {name: round(value, 3) for name, value in medians.items()} | {
@@ -243,24 +269,22 @@ def ratios(place: Place, small: Place, turns: int, seconds: float) -> dict[str, 
 
 def crowd(place: Place, labelers: int, seconds: float, period_s: float) -> dict[str, Any]:
     """Let a crowd label at a person's pace."""
-    enough = int(labelers * (IN_HAND + 1 + seconds / period_s))
+    enough = int(labelers * (IN_HAND + 2 + seconds / period_s))
     seen = place.play(
-        "paced", labelers, seconds, period_s=period_s, count=IN_HAND, experiments=[place.experiment(enough)]
+        "paced", labelers, seconds, period_s=period_s, count=IN_HAND, experiment=place.experiment(enough)
     )
     print(f"{labelers} labelers, one label each {period_s:g} s, for {seconds:g} s, {enough} comparisons")
-    for name in (
-        "answers",
-        "answers_a_second",
-        "calls",
-        "p50_ms",
-        "p99_ms",
-        "max_ms",
-        "errors",
-        "client_cpu",
-    ):
+    for name in ("answers", "answers_a_second", "calls", "p50_ms", "p99_ms", "max_ms", "errors"):
         print(f"  {name:<16} {seen[name]}")
+    print(f"  {tell_cpu(seen)}")
     tell_errors(seen)
     return seen
+
+
+def tell_cpu(seen: dict[str, Any]) -> str:
+    """Return what a call took of the processors: that is steadier than any rate on a machine with others."""
+    parts = [f"{name} {ms:.2f}" for name, ms in seen["cpu_ms_a_call"].items()]
+    return "processor ms a call: " + ", ".join(parts)
 
 
 def tell_errors(*seen: dict[str, Any]) -> None:
@@ -283,8 +307,8 @@ def main() -> None:
     args = parser.parse_args()
     line: dict[str, Any] = {"errors": 0}
     with ExitStack() as stack:
-        url = stack.enter_context(postgres(args.fsync))
-        place = stack.enter_context(served(url, max(args.labelers, CLIENTS)))
+        url, pid = stack.enter_context(postgres(args.fsync))
+        place = stack.enter_context(served(url, max(args.labelers, CLIENTS), pid))
         if args.only != "ratios":
             seen = crowd(place, args.labelers, args.seconds, args.period)
             line |= {"errors": seen["errors"], "p99_ms": seen["p99_ms"], "labels": seen["answers"]}

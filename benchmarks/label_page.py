@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,11 @@ from tests import scenes, services
 
 PERIOD_S = 4.0  # in which each of the others gives one label
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown"]
+# What changes the clips at once, whether two are shown or more, which are ranked.
+KEYS = ["ArrowUp", "ArrowDown"]
+PAIR_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowRight", "ArrowDown"]
 
-# For each key, one promise: milliseconds from the event's time stamp until both clips of the new pair move.
+# For each key, one promise: milliseconds from the event's time stamp until all clips that came with it move.
 WATCH = """() => {
   window.waits = [];
   const current = () => document.querySelector('.pair.current');
@@ -59,13 +61,13 @@ WATCH = """() => {
 }"""
 
 
-def measure(page: Page, presses: int, pause_s: float) -> list[float]:
+def measure(page: Page, presses: int, pause_s: float, keys: Sequence[str] = PAIR_KEYS) -> list[float]:
     """Press `presses` keys, `pause_s` after each pair has begun to move; return the waits in milliseconds."""
     waits = []
     for press in range(presses):
         page.wait_for_timeout(1000 * pause_s)
         page.wait_for_selector(".pair.current.seen")  # until then answers are locked
-        page.keyboard.press(KEYS[press % len(KEYS)])
+        page.keyboard.press(keys[press % len(keys)])
         waits.append(float(page.evaluate("press => waits[press]", press)))
     return waits
 
@@ -100,7 +102,7 @@ def busy_with(others: int, settings: Settings, url: str, seconds: float) -> Iter
         scene.collect()
         api_load.add_comparisons(scene, int(others * (api_load.IN_HAND + 1 + seconds / PERIOD_S)))
         tokens = api_load.add_labelers(scene, others)
-    plan: dict[str, Any] = {"mode": "paced", "experiments": ["others"], "tokens": tokens}
+    plan: dict[str, Any] = {"mode": "paced", "experiment": "others", "tokens": tokens}
     plan |= {
         "port": urlsplit(url).port,
         "seconds": seconds,
@@ -125,13 +127,14 @@ def busy_with(others: int, settings: Settings, url: str, seconds: float) -> Iter
             process.kill()
 
 
-def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
+def run(presses: int, pause_s: float, others: int, clips: int = 2) -> dict[str, Any]:
     """Label `presses` comparisons in a browser and return the figures."""
     folder = Path(tempfile.mkdtemp(prefix="lockstep-label-page-"))
     settings = scenes.settings_for(folder, f"sqlite:///{folder / 'lockstep.db'}", port=0, log_level="WARNING")
     migrate(settings.database_url)
     # Two more than are pressed: the last press, too, has a next pair.
-    scene = scenes.Scene(settings, "cart_pole", labels={"comparisons_per_round": presses + 2})
+    labels = {"comparisons_per_round": presses + 2, "clips_per_comparison": clips}
+    scene = scenes.Scene(settings, "cart_pole", labels=labels)
     try:
         scene.collect()
         most_s = 60 + presses * (pause_s + 2)
@@ -147,7 +150,7 @@ def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
             page.goto(f"{url}/label/{scene.name}")
             page.wait_for_selector(".pair.current.ready")
             page.evaluate(WATCH)
-            waits = measure(page, presses, pause_s)
+            waits = measure(page, presses, pause_s, PAIR_KEYS if clips == 2 else KEYS)
             paint_ms = first_paint(browser.new_page(), f"{url}/label/{scene.name}")
             version = browser.version
             browser.close()
@@ -162,6 +165,7 @@ def run(presses: int, pause_s: float, others: int) -> dict[str, Any]:
         "first_paint_ms": round(paint_ms, 1),
         "presses": len(waits),
         "pause_s": pause_s,
+        "clips": clips,
         "browser": f"Chromium {version}",
         "others": others,
         **{f"others_{name}": value for name, value in about_others.items()},
@@ -177,8 +181,9 @@ def main() -> None:
         "--pause", type=float, default=0.5, help="seconds between a moving pair and a key (default: 0.5)"
     )
     parser.add_argument("--others", type=int, default=0, help="other labelers at work (default: 0)")
+    parser.add_argument("--clips", type=int, default=2, help="clips in a comparison (default: 2)")
     args = parser.parse_args()
-    figures = run(args.presses, args.pause, args.others)
+    figures = run(args.presses, args.pause, args.others, args.clips)
     print("from key press to the next pair playing")
     for name, value in figures.items():
         print(f"  {name:<24} {value}")

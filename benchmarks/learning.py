@@ -24,6 +24,7 @@ from services.agent_trainer import stages as agent_stages
 from services.reward_trainer import stages as reward_stages
 from services.teachers import KINDS, Teacher, answer
 from shared import config as configuration
+from shared import memory
 from shared.config import ExperimentConfig
 from shared.jobs import Artifact, CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob
 
@@ -51,7 +52,7 @@ def run(
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
     model: Artifact | None = None
-    rounds, begin, times = [], time.perf_counter(), np.zeros(3)
+    rounds, begin, times, peaks = [], time.perf_counter(), np.zeros(3), np.zeros(3)
     for number in range(1, config.rounds + 1):
         about: dict[str, Any] = {"attempt_id": 1, "round_number": number, "seed": config.seed}
         about |= {"prefix": f"{number}/", "config": data, "log_dir": None}
@@ -78,6 +79,7 @@ def run(
         agent = result.agent
         clock.append(time.perf_counter())
         times += np.diff(clock)
+        peaks = np.maximum(peaks, [one.metrics[memory.METRIC] for one in (collected, trained, result)])
         rounds.append(float(np.mean(result.true_returns)))
         tell(number, rounds[-1])
     return {
@@ -85,6 +87,8 @@ def run(
         "rounds": rounds,
         "seconds": time.perf_counter() - begin,
         "stage_seconds": times.round(2).tolist(),
+        "stage_peak_mib": peaks.round().tolist(),
+        "evaluated": (store, trained.reward_model, result.agent),
         "metrics": trained.metrics,
     }
 

@@ -1,24 +1,25 @@
 #!/bin/sh
 # Makes an account for the labeler, which only reads artifacts, and one for workers, which read and write them,
 # in a MinIO server. `docker compose run --rm s3_accounts` runs it, as often as one likes; docs/operations.md
-# says when. An account may not list, delete or administer anything.
+# says when. An account may not list or administer anything, nor delete anything but superseded checkpoints.
 set -eu
 secrets=${SECRETS:-/run/secrets} policies=/tmp/policies
 export MC_CONFIG_DIR=/tmp/mc
 mkdir -p "$policies"
 
-# policy NAME ACTIONS: let the account NAME do ACTIONS with the artifacts
+# policy NAME ACTIONS [STATEMENT]: let the account NAME do ACTIONS with the artifacts, and what STATEMENT says
 policy() {
   cat >"$policies/$1.json" <<JSON
 {
   "Version": "2012-10-17",
-  "Statement": [{ "Effect": "Allow", "Action": [$2], "Resource": ["arn:aws:s3:::lockstep/artifacts/*"] }]
+  "Statement": [{ "Effect": "Allow", "Action": [$2], "Resource": ["arn:aws:s3:::lockstep/artifacts/*"] }${3:+, $3}]
 }
 JSON
 }
 
 policy labeler '"s3:GetObject"'
-policy worker '"s3:GetObject", "s3:PutObject"'
+policy worker '"s3:GetObject", "s3:PutObject"' \
+  '{ "Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": ["arn:aws:s3:::lockstep/artifacts/*/checkpoint-*"] }'
 mc alias set lockstep "${S3_ENDPOINT:-http://minio:9000}" "$(cat "$secrets/user")" "$(cat "$secrets/password")" >/dev/null
 for service in labeler worker; do
   account=lockstep-$service

@@ -234,12 +234,25 @@ def api() -> str:
     parts: dict[str, list[tuple[str, ...]]] = {}
     for name, operation in endpoints().items():
         meaning = " ".join(operation.get("description", "").split("\n\n")[0].split())
-        row = (f"`{name}`", _body(operation), meaning)
+        row = (f"`{name}`", _body(operation), meaning, _problems(operation))
         parts.setdefault(operation.get("tags", ["other"])[0], []).append(row)
     return "\n\n".join(
-        f"### {tag.capitalize()}\n\n{table(('endpoint', 'body', 'meaning'), rows)}"
+        f"### {tag.capitalize()}\n\n{table(('endpoint', 'body', 'meaning', 'problems'), rows)}"
         for tag, rows in parts.items()
     )
+
+
+def problems() -> str:
+    """List what each status of a problem means."""
+    from services.labeler.openapi import MEANINGS
+
+    return table(("status", "meaning"), [(str(status), meaning) for status, meaning in MEANINGS.items()])
+
+
+def _problems(operation: dict[str, Any]) -> str:
+    """Name the problems that are this endpoint's own, besides those that any may end in."""
+    of_any = ("421", "500", "503", "507")
+    return ", ".join(status for status in operation["responses"] if status >= "400" and status not in of_any)
 
 
 def _body(operation: dict[str, Any]) -> str:
@@ -297,6 +310,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "configuration": configuration,
     "api": api,
+    "problems": problems,
     "commands": commands,
 }
 

@@ -34,6 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=services.find("chromium", "google-chrome"), args=ARGS)
         label_page(Path(folder) / "label", browser)
+        ranking_page(Path(folder) / "ranking", browser)
         admin_pages(Path(folder) / "admin", browser)
         browser.close()
 
@@ -63,6 +64,24 @@ def label_page(folder: Path, browser: Browser) -> None:
         page.wait_for_function("() => document.querySelectorAll('#duo video').length === 2")
         page.wait_for_timeout(1500)
         take(page, "waiting")
+    scene.close()
+
+
+def ranking_page(folder: Path, browser: Browser) -> None:
+    """Rank two of four real clips as equally good and take the picture."""
+    settings = scenes.settings_for(folder, f"sqlite:///{folder / 'x.db'}", port=0, log_level="WARNING")
+    migrate(settings.database_url)
+    labels = {"clips_per_comparison": 4, "instructions": "Which cart balances its pole best?"}
+    scene = scenes.Scene(settings, "cart_pole", "cartpole", labels=labels)
+    scene.collect()
+    with scenes.serve(settings) as url:
+        page = browser.new_page(viewport={"width": 1120, "height": 640})
+        page.goto(f"{url}/label/cartpole")
+        page.wait_for_selector(".pair.current.seen")
+        for key in ("2", "=", "3"):
+            page.keyboard.press(key)
+        page.wait_for_timeout(900)
+        take(page, "ranking")
     scene.close()
 
 

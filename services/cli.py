@@ -1,21 +1,19 @@
 """The `lockstep` command. Each command's help says what it does, with an example to copy."""
 
 import runpy
-from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 
-from services import client, reusing, show, teachers
+from services import cli_admin, client, reusing, show, teachers
+from services.cli_options import CONFIG, ConfigFile, DataDir, Name, Overrides, Url, admin, console
+from services.cli_options import settings as settings_of
 from shared import config as configuration
 from shared.config import ConfigError
-from shared.settings import Settings, SettingsError, load_settings
-
-CONFIG = Path("configs/cartpole.toml")
+from shared.settings import SettingsError
 
 app = typer.Typer(
     help="Train agents from human preferences, in synchronous rounds.\n\n"
@@ -26,21 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
-
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of everything that is kept [LOCKSTEP_DATA_DIR].")
-]
 Port = Annotated[
     int | None, typer.Option(help="Port of the pages, 0 for any free one [LOCKSTEP_PORT].", min=0, max=65535)
 ]
-Url = Annotated[str | None, typer.Option(help="Address of the system, if it is not on this machine.")]
-Name = Annotated[str, typer.Argument(help="The experiment's name, as `lockstep list` shows it.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the configuration: agent.gamma=0.9"),
-]
-ConfigFile = Annotated[Path, typer.Argument(help="The experiment's configuration.")]
 
 
 class WorkerKind(StrEnum):
@@ -64,6 +50,7 @@ def main() -> None:
     from shared.backup import BackupError
     from shared.export import ExportError
     from shared.storage import StoreError
+    from shared.transitions import StaleState
 
     try:
         app()
@@ -72,7 +59,7 @@ def main() -> None:
         raise SystemExit(130) from None
     except (
         CannotStartError, ConfigError, SettingsError, client.Refused, BackupError, ExportError, StoreError,
-        ValueError,
+        StaleState, ValueError,
     ) as error:  # fmt: skip
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
@@ -94,7 +81,7 @@ def run(
     """
     from services import sitting
 
-    settings = _settings(data_dir, port)
+    settings = settings_of(data_dir, port)
     wanted = configuration.load(config, configuration.parse_overrides(overrides))
     try:
         sitting.run(settings, wanted, console, browser and sitting.can_show_a_page())
@@ -123,120 +110,14 @@ def demo(
     if seed is not None:
         changes["seed"] = seed
     wanted = configuration.load(config, changes)
-    settings = _settings(data_dir, port)
-    settings = _settings(sitting.fresh_folder(settings.data_dir), port)
+    settings = settings_of(data_dir, port)
+    settings = settings_of(sitting.fresh_folder(settings.data_dir), port)
     console.print(f"everything of this run is in {settings.data_dir}", soft_wrap=True)
     answering = teachers.Teacher(kind=teacher, seed=wanted.seed)
     raise typer.Exit(sitting.demo(settings, wanted, answering, console))
 
 
-@app.command("list")
-def list_experiments(data_dir: DataDir = None, url: Url = None) -> None:
-    """List the experiments of a running system.
-
-        lockstep list
-    """  # fmt: skip
-    with _admin(data_dir, url) as api:
-        console.print(show.experiments_table(api.call("GET", "/experiments")))
-
-
-@app.command()
-def status(
-    name: Annotated[str | None, typer.Argument(help="The experiment; all of them if left out.")] = None,
-    data_dir: DataDir = None,
-    url: Url = None,
-) -> None:
-    """Say where experiments stand: round, stage, labels, attempts and their errors.
-
-    lockstep status cartpole
-    """
-    with _admin(data_dir, url) as api:
-        names = [name] if name else [one["name"] for one in api.call("GET", "/experiments")]
-        for one in names:
-            report = api.call("GET", f"/experiments/{one}")
-            console.print(show.plain_line(report), soft_wrap=True, markup=False)
-            console.print(show.rounds_table(report))
-            for line in show.attempts_lines(report):
-                console.print(line, soft_wrap=True, markup=False)
-
-
-@app.command()
-def create(
-    config: ConfigFile, overrides: Overrides = None, data_dir: DataDir = None, url: Url = None
-) -> None:
-    """Create an experiment in a running system; several may run at once.
-
-    lockstep create configs/cartpole.toml --set name=second --set seed=2
-    """
-    wanted = configuration.load(config, configuration.parse_overrides(overrides))
-    with _admin(data_dir, url) as api:
-        api.call("POST", "/experiments", {"config": wanted.model_dump(mode="json")})
-        console.print(f"created {wanted.name}: label at {api.url}/label/{wanted.name}", soft_wrap=True)
-
-
-@app.command()
-def invite(
-    name: Annotated[
-        str | None, typer.Argument(help="What the labeler is called; left out, they choose a name.")
-    ] = None,
-    days: Annotated[int, typer.Option(help="Days until the link runs out.", min=1, max=90)] = 7,
-    data_dir: DataDir = None,
-    url: Url = None,
-) -> None:
-    """Print a link that lets one person in, once; one who labeled here before comes back as themselves.
-
-    lockstep invite ada --days 2
-    """
-    with _admin(data_dir, url) as api:
-        known = {one["name"]: one["id"] for one in api.call("GET", "/labelers")}.get(name)
-        who = {"name": name} if known is None else {"labeler": known}
-        made = api.call("POST", "/invitations", {**who, "days": days})
-    console.print(show.invitation(made, name, again=known is not None), markup=False, soft_wrap=True)
-
-
-@app.command()
-def pause(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
-    """Stop an experiment for a while: labelers at once, trainers at their next checkpoint.
-
-    lockstep pause cartpole
-    """
-    _act(name, "pause", data_dir, url)
-
-
-@app.command()
-def resume(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
-    """Go on with a paused experiment.
-
-    lockstep resume cartpole
-    """
-    _act(name, "resume", data_dir, url)
-
-
-@app.command()
-def retry(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
-    """Try the failed stage of an experiment again, once what made it fail is mended.
-
-    lockstep retry cartpole
-    """
-    _act(name, "retry", data_dir, url)
-
-
-@app.command()
-def finish(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
-    """End an experiment as it stands: its results count.
-
-    lockstep finish cartpole
-    """
-    _act(name, "finish", data_dir, url)
-
-
-@app.command()
-def abandon(name: Name, data_dir: DataDir = None, url: Url = None) -> None:
-    """Give an experiment up for good. What it made stays.
-
-    lockstep abandon cartpole
-    """
-    _act(name, "abandon", data_dir, url)
+app.add_typer(cli_admin.app)
 
 
 @app.command()
@@ -255,9 +136,9 @@ def teach(
     """
     from shared.settings import secrets
 
-    with _admin(data_dir, url) as api:  # a clear word if nothing answers, rather than waiting for ever
+    with admin(data_dir, url) as api:  # a clear word if nothing answers, rather than waiting for ever
         api.call("GET", f"/experiments/{name}")
-        token = secrets(_settings(data_dir)).teacher_token
+        token = secrets(settings_of(data_dir)).teacher_token
         answering = teachers.Teacher(kind=kind, seed=seed, error_rate=error_rate)
         try:
             given = teachers.teach(teachers.Lesson(api.url, name, answering, token, most_labels=labels))
@@ -285,7 +166,7 @@ def export(
     from shared.export import export as write
     from shared.export import nothing_more
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     add = dataset.adder(licence) if form == ExportForm.DATASET else nothing_more
     database = Database(settings.database_url)
     with database.read(snapshot=True) as session:
@@ -305,7 +186,7 @@ def import_labels(
     lockstep import exported/cartpole configs/cartpole.toml --set name=second
     """
     wanted = configuration.load(config, configuration.parse_overrides(overrides))
-    console.print(reusing.create(_settings(data_dir), wanted, folder), soft_wrap=True, markup=False)
+    console.print(reusing.create(settings_of(data_dir), wanted, folder), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -319,7 +200,7 @@ def backup(
     from shared.backup import backup as write
     from shared.database import Database
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     written = write(Database(settings.database_url), settings.open_store(), file)
     console.print(f"written: {file}, {show.counts(written)}", soft_wrap=True)
 
@@ -334,7 +215,7 @@ def restore(
     """
     from shared.backup import restore as bring
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     restored = bring(settings.database_url, settings.open_store(), file)
     console.print(f"restored: {show.counts(restored)}", soft_wrap=True)
 
@@ -347,7 +228,7 @@ def migrate(data_dir: DataDir = None) -> None:
     """
     from shared.database import migrate as bring
 
-    bring(_settings(data_dir).database_url)
+    bring(settings_of(data_dir).database_url)
 
 
 @app.command()
@@ -375,20 +256,6 @@ def worker(kind: Annotated[WorkerKind, typer.Argument(help="Whose stages it serv
     lockstep worker agent
     """
     runpy.run_module(f"services.{kind.value}_trainer.worker", run_name="__main__")
-
-
-def _act(name: str, action: str, data_dir: Path | None, url: str | None) -> None:
-    with _admin(data_dir, url) as api:
-        console.print(show.plain_line(api.call("POST", f"/experiments/{name}/{action}")), markup=False)
-
-
-def _admin(data_dir: Path | None, url: str | None) -> closing[client.Admin]:
-    return closing(client.admin_of(_settings(data_dir), url))
-
-
-def _settings(data_dir: Path | None = None, port: int | None = None) -> Settings:
-    given = {"data_dir": data_dir, "port": port}
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 if __name__ == "__main__":

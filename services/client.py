@@ -24,15 +24,29 @@ class Admin:
         self, method: str, path: str, body: dict[str, Any] | None = None, api: str = "/api/admin"
     ) -> Any:
         """Return the answer's JSON; Refused with the server's own words if it is an error."""
+        response = self._send(method, f"{api}{path}", body)
+        return response.json() if response.content else None
+
+    def pages(self, path: str, rows: str | None = None) -> list[Any]:
+        """Return all rows of a list that comes in pages: of the answers, or of what they call `rows`."""
+        found: list[Any] = []
+        following = f"/api/admin{path}"
+        while following:
+            response = self._send("GET", following)
+            found += response.json()[rows] if rows else response.json()
+            following = response.links.get("next", {}).get("url", "")
+        return found
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
-            response = self._http.request(method, f"{api}{path}", json=body)
+            response = self._http.request(method, path, json=body)
         except httpx.TransportError as error:
             raise Refused(
                 f"nothing answers at {self.url} ({error}): start the system with `lockstep run`, or say "
                 "where it is with --url or LOCKSTEP_PORT"
             ) from None
         if response.is_success:
-            return response.json()
+            return response
         raise Refused(_words(response))
 
     def close(self) -> None:

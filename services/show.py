@@ -152,3 +152,94 @@ def invitation(made: Report, name: str | None, again: bool) -> str:
     until = datetime.fromisoformat(made["expires_at"]).astimezone()
     what = f"{name}'s way back in" if again else f"The invitation of {name or 'whoever opens it first'}"
     return f"{what}, good once, until {until:%Y-%m-%d %H:%M %Z}:\n{made['link']}"
+
+
+def timeline_table(round_: Report) -> Table:
+    """Draw one line a stay in a stage: from when to when, how long, and what it does or waits for."""
+    table = _table("stage", "from", "to", "seconds", "attempts", "says")
+    for one in round_["timeline"]:
+        attempts = ", ".join(map(str, one["attempts"]))
+        times = _moment(one["began_at"]), _moment(one["ended_at"])
+        table.add_row(one["stage"], *times, f"{one['seconds']:.1f}", attempts, one["says"] or "")
+    return table
+
+
+def metrics_lines(round_: Report) -> list[str]:
+    """Write every figure of a round, a line each: the stages' metrics, the true return."""
+    lines = [
+        f"{stage} {name}: {value:.6g}"
+        for stage, metrics in round_["metrics"].items()
+        for name, value in sorted(metrics.items())
+        if not isinstance(value, str)
+    ]
+    evaluation = round_["evaluation"]
+    return lines + ([f"true return: {evaluation['mean']:.6g}"] if evaluation else [])
+
+
+def comparisons_table(found: Sequence[Report]) -> Table:
+    """Draw one line a comparison: what each labeler said, what the reward model says."""
+    table = _table("number", "id", "held out", "labels", "answers", "preferred, as predicted")
+    for one in found:
+        answers = ", ".join(
+            f"{answer['labeler']}: {answer['said']}{' (withdrawn)' if answer['withdrawn_at'] else ''}"
+            for answer in one["answers"]
+        )
+        best = ", ".join(_number(clip["best"], 2) for clip in one["clips"])
+        labels = f"{one['labels_given']}/{one['labels_wanted']}"
+        held_out = "yes" if one["held_out"] else ""
+        table.add_row(str(one["number"]), str(one["id"]), held_out, labels, answers, best)
+    return table
+
+
+def chart_table(chart: Report) -> Table:
+    """Draw the table of a chart."""
+    table = _table(*chart["columns"])
+    table.title, table.title_justify = f"{chart['title']} ({chart['id']})", "left"
+    for row in chart["rows"]:
+        cells = (f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row)
+        table.add_row(*("–" if cell is None else str(cell) for cell in cells))
+    return table
+
+
+def events_table(found: Sequence[Report]) -> Table:
+    """Draw one line a change of state."""
+    table = _table("id", "at", "round", "event", "from", "to", "by", "why")
+    for one in found:
+        why = ", ".join(
+            f"{key}: {value}" for key, value in (one["detail"] or {}).items() if value is not None
+        )
+        where = "" if one["round"] is None else str(one["round"])
+        states = one["source"] or "", one["target"] or ""
+        about = (str(one["id"]), _moment(one["at"]), where, one["event"], *states, one["actor"])
+        table.add_row(*about, why.partition("\n")[0])
+    return table
+
+
+def invitations_table(found: Sequence[Report]) -> Table:
+    """Draw one line an invitation."""
+    table = _table("id", "for", "state", "made", "good until")
+    for one in found:
+        times = _moment(one["created_at"]), _moment(one["expires_at"])
+        table.add_row(str(one["id"]), one["name"] or "whoever opens it first", one["state"], *times)
+    return table
+
+
+def labelers_table(found: Sequence[Report]) -> Table:
+    """Draw one line a labeler."""
+    table = _table("id", "name", "kind", "labels", "browsers", "last seen", "since")
+    for one in found:
+        numbers = str(one["labels"]), str(one["sessions"])
+        times = _moment(one["used_at"]), _moment(one["created_at"])
+        table.add_row(str(one["id"]), one["name"], one["kind"], *numbers, *times)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _moment(at: str | None) -> str:
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}" if at else ""

@@ -5,6 +5,7 @@ SIGTERM is heard in the middle of a long stage. Leases say who works on what; se
 """
 
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -22,17 +23,18 @@ from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from shared import logs, rounds
+from shared import checkpoints, logs, memory, rounds
 from shared.alive import ALIVE_S, touch
 from shared.assignments import job_for
 from shared.broker import TASK, Broker
 from shared.database import Database
-from shared.jobs import Job, result_from_json
+from shared.jobs import Artifact, Job, result_from_json
 from shared.models import Attempt
 from shared.results import BadResult
 from shared.rounds import Beat
 from shared.settings import Settings
 from shared.states import QUEUES, AttemptState
+from shared.storage import StoreError
 from shared.supervision import Report, TrainerProcess
 from shared.transitions import Hint, StaleState
 
@@ -76,6 +78,8 @@ class Watch:
     first_told: bool = False
     leave: str | None = None  # why the stage was asked to stop
     leave_at: float = 0.0
+    checkpoint: Artifact | None = None  # stored, but not yet known to the database
+    clearing: threading.Thread | None = None  # deletes superseded checkpoints
 
 
 def main(queue: str, settings: Settings, trainer: TrainerProcess) -> None:
@@ -228,12 +232,20 @@ def _take(worker: Worker, watch: Watch, stage: str, trainer: TrainerProcess, rep
     if report.kind == "progress":
         watch.fraction, watch.metrics, watch.news = report.values["fraction"], report.values["metrics"], True
         return False
+    if report.kind == "checkpoint":
+        watch.checkpoint = Artifact(**report.values["artifact"])  # the next heartbeat, at once, tells of it
+        return False
     if report.kind == "result":
         result = result_from_json(stage, report.values["result"])
+        peak = result.metrics.get(memory.METRIC, math.nan)
+        log.info("attempt %s: %s is done; its peak memory was %.0f MiB", watch.attempt_id, stage, peak)
         try:
             settle(worker, watch, lambda session: rounds.complete(session, watch.attempt_id, result))
         except BadResult as error:
             _fail(worker, watch, str(error))
+        if watch.clearing:
+            watch.clearing.join()
+            _clear(worker)
         return True
     if report.kind == "error":
         kinds = report.values["kinds"]
@@ -256,7 +268,7 @@ def _still_ours(worker: Worker, watch: Watch) -> bool:
     """Beat if it is time to; False if the lease is lost. The first progress is told at once."""
     moment = time.monotonic()
     since_s = moment - watch.beat_at
-    told = watch.first_told or not watch.news
+    told = (watch.first_told or not watch.news) and watch.checkpoint is None
     if told and since_s < (min(PROGRESS_S, worker.settings.beat_s) if watch.news else worker.settings.beat_s):
         return True
     watch.beat_at = moment
@@ -265,14 +277,31 @@ def _still_ours(worker: Worker, watch: Watch) -> bool:
     lease_s = worker.settings.lease_s
     try:
         with worker.database.write() as session:
+            if watch.checkpoint:
+                rounds.keep_checkpoint(session, watch.attempt_id, watch.checkpoint)
             beat = rounds.heartbeat(session, watch.attempt_id, lease_s, watch.fraction, metrics, worker_now)
+    except StaleState:
+        return False
     except DATABASE_ERRORS as error:
         log.warning("attempt %s: heartbeat failed: %s", watch.attempt_id, _first_line(error))
         return moment - watch.lease_at < LEASES_WITHOUT_DATABASE * lease_s
     watch.lease_at, watch.first_told, watch.news = moment, watch.first_told or watch.news, False
+    if watch.checkpoint:
+        log.info("attempt %s: the next would go on from %s", watch.attempt_id, watch.checkpoint.key)
+        watch.checkpoint = None
+        watch.clearing = threading.Thread(target=_clear, args=(worker,), name="clearing", daemon=True)
+        watch.clearing.start()
     if beat == Beat(lost=False, stop=True) and watch.leave is None:
         _ask_to_leave(watch, worker.trainer, "the experiment is paused")
     return not beat.lost
+
+
+def _clear(worker: Worker) -> None:
+    """Delete checkpoints of no more use; what cannot be deleted now is tried again after the next one."""
+    try:
+        checkpoints.clear(worker.database, worker.settings.open_store())
+    except (StoreError, *DATABASE_ERRORS) as error:
+        log.warning("superseded checkpoints are left in the store: %s", _first_line(error))
 
 
 def _ask_to_leave(watch: Watch, trainer: TrainerProcess, reason: str) -> None:

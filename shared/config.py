@@ -72,6 +72,20 @@ class LabelsConfig(Section):
     undo_grace_s: float = Field(
         5, ge=0, le=86_400, description="seconds after a person's last answer in which it can still be undone"
     )
+    practice: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="practice pairs a person does before the first real one, out of earlier rounds; told "
+        "afterwards what most people answered",
+    )
+    repeats: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a person's answers that are asked for again unannounced, to see whether they "
+        "agree with themselves; no labels",
+    )
     instructions: str = Field(
         "Which clip is closer to what you want the agent to do?",
         description="what labelers are told (Markdown)",
@@ -116,6 +130,11 @@ class AgentConfig(Section):
         "last_round", description="when the step size falls linearly to zero"
     )
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
+    checkpoint_steps: int = Field(
+        250_000,
+        ge=1,
+        description="environment steps after which training stores a checkpoint and begins fresh episodes",
+    )
     hidden: int = Field(64, ge=1, description="units in each of the two hidden layers")
     linger: int = Field(
         10,
@@ -228,7 +247,12 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    for key, value in (overrides or {}).items():
+    return parse(changed(data, overrides or {}), str(path))
+
+
+def changed(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Change values of a configuration in place, by dotted key; return it."""
+    for key, value in overrides.items():
         *tables, leaf = key.split(".")
         table = data
         for part in tables:
@@ -236,7 +260,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> ExperimentConfi
             if not isinstance(table, dict):
                 raise ConfigError(f"{key}: {part} is not a table")
         table[leaf] = value
-    return parse(data, str(path))
+    return data
 
 
 def presets(folder: Path = Path("configs")) -> dict[str, ExperimentConfig]:
@@ -260,7 +284,7 @@ def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 def _explain(kind: str, message: str, path: tuple[int | str, ...]) -> str:
     if kind != "extra_forbidden":
-        return message
+        return message.removeprefix("Value error, ")
     fields = _fields_beside(path)
     close = get_close_matches(str(path[-1]), fields, n=1)
     return "there is no such key" + (

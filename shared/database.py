@@ -10,14 +10,12 @@ import logging
 import math
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import alembic.command
 import alembic.config
@@ -27,8 +25,6 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
-Submitted = tuple[Callable[[Session], Any], "Future[Any]"]
 
 RECORDED = "recorded"  # event rows of a session that are to be logged
 READ_ONLY = "lockstep_read_only"
@@ -36,7 +32,6 @@ READ_ONLY = "lockstep_read_only"
 # off in the middle of one holds up nobody by its locks.
 IDLE_S = 5
 REST_S = 0.2  # a connection that rested longer is tried before it is used: the server may have restarted
-HANDS = 4  # threads that do what was submitted
 POOL = 16  # connections kept open, once so many were needed; as many more in a rush
 POSTGRES_CONNECTION = {
     "connect_timeout": 10,
@@ -55,8 +50,6 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        self._hands = ThreadPoolExecutor(1 if self.is_sqlite else HANDS, "lockstep-hand")
-        self._waiting: deque[Submitted] = deque()
         if self.is_sqlite:
             path = make_url(url).database
             if path:
@@ -67,7 +60,8 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             options = {"pool_size": POOL, "max_overflow": POOL, "connect_args": POSTGRES_CONNECTION}
-            self.engine = create_engine(url, json_serializer=to_json, **options)
+            # Last in, first out: the few that are in use have prepared what is asked for.
+            self.engine = create_engine(url, json_serializer=to_json, pool_use_lifo=True, **options)
             event.listen(self.engine, "checkin", _note_use)
             event.listen(self.engine, "checkout", partial(_ping_after_a_rest, self.engine))
 
@@ -80,65 +74,26 @@ class Database:
             for row in session.info.pop(RECORDED, []):
                 _log_event(row)
 
-    def submit(self, work: Callable[[Session], Result]) -> "Future[Result]":
-        """Do `work` in a transaction, on a thread of ours; the future ends once that is committed.
-
-        A few threads do all of them, because more would only wait for each other. SQLite waits for the disk
-        at every commit and lets one writer in at a time, so there whatever came while others were written is
-        committed together. If one of them raises, each is done again alone: a work changes nothing but rows.
-        """
-        if not self.is_sqlite:
-            return self._hands.submit(self._write_one, work)
-        future: Future[Result] = Future()
-        self._waiting.append((work, future))
-        self._hands.submit(self._write_all_that_wait)
-        return future
-
-    def _write_one(self, work: Callable[[Session], Result]) -> Result:
-        with self.write() as session:
-            return work(session)
-
-    def _write_all_that_wait(self) -> None:
-        batch = []
-        while self._waiting:
-            work, future = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
-                batch.append((work, future))
-        if batch:
-            self._write_batch(batch)
-
-    def _write_batch(self, batch: list[Submitted]) -> None:
-        """Do works in one transaction, and tell everybody how it went after the commit."""
-        try:
-            with self.write() as session:
-                results = [work(session) for work, _ in batch]
-        except Exception as error:  # nothing was written
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)
-                return
-            for one in batch:
-                self._write_batch([one])
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
-
     @contextmanager
     def read(self, snapshot: bool = False) -> Iterator[Session]:
-        """Open a transaction that only reads: on SQLite it neither waits for writers nor holds them up.
+        """Read only: on SQLite that neither waits for writers nor holds them up.
 
-        With `snapshot` everything is read as it was at one moment, and the reader may take its time.
+        With `snapshot` everything is read as it was at one moment, and the reader may take its time. Without
+        it Postgres would look afresh at every statement anyway, so we open no transaction there: that saves
+        its beginning and its end, and a rollback would make the driver forget its prepared statements.
         """
         with self.engine.connect() as connection:
             connection.execution_options(**{READ_ONLY: True})
-            if snapshot and not self.is_sqlite:  # every transaction of SQLite reads as of one moment
-                connection.execution_options(isolation_level="REPEATABLE READ")
+            if not self.is_sqlite:  # where every transaction reads as of one moment
+                level = "REPEATABLE READ" if snapshot else "AUTOCOMMIT"
+                connection.execution_options(isolation_level=level)
+            if snapshot and not self.is_sqlite:
                 connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             with Session(connection, autoflush=False, expire_on_commit=False) as session:
                 yield session
 
     def close(self) -> None:
-        """Finish what was submitted and close every pooled connection."""
-        self._hands.shutdown()
+        """Close every pooled connection."""
         self.engine.dispose()
 
 

@@ -2,6 +2,7 @@
 
 config.json          the configuration it ran with
 preferences.jsonl    one answer a line, withdrawn ones too: who, when, which clips, which ranks
+asides.jsonl         one answer a line that is no label: of practice, or to a comparison asked once more
 clips.jsonl          one clip a line: its steps, frames a second, files and their SHA-256 sums
 rounds.csv           one round a line: labels, held-out accuracy, predicted and true return
 clips/               NNNN-NNN.npz (observations and actions) and .mp4 (what people saw): round, number
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from shared import labels
 from shared.models import (
+    Aside,
     Attempt,
     Clip,
     Comparison,
@@ -94,6 +96,8 @@ def export(
     _write_json(partial / "config.json", experiment.config)
     with (partial / "preferences.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in preference_lines(session, experiment.id))
+    with (partial / "asides.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in aside_lines(session, experiment.id))
     with (partial / "clips.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in clip_rows(session, experiment.id))
     with (partial / "rounds.csv").open("w", encoding="utf-8", newline="") as file:
@@ -160,6 +164,34 @@ def preference_lines(session: Session, experiment_id: int) -> list[dict[str, Any
             "withdrawn_at": preference.withdrawn_at and preference.withdrawn_at.isoformat(),
         }
         for preference, comparison, labeler, number in session.execute(query)
+    ]
+
+
+def aside_lines(session: Session, experiment_id: int) -> list[dict[str, Any]]:
+    """Return every answer to practice and to repeats, as in `asides.jsonl`; an import leaves them alone."""
+    query = (
+        select(Aside, Comparison, Labeler.name, Round.number)
+        .join(Comparison, Aside.comparison_id == Comparison.id)
+        .join(Labeler, Aside.labeler_id == Labeler.id)
+        .join(Round, Comparison.round_id == Round.id)
+        .where(Round.experiment_id == experiment_id, Aside.answered_at.is_not(None))
+        .order_by(Round.number, Comparison.number, Aside.answered_at, Aside.id)
+    )
+    names = {clip.id: _clip_name(clip, number) for clip, number in clips_of(session, experiment_id)}
+    return [
+        {
+            "kind": aside.kind,
+            "round": number,
+            "comparison": comparison.number,
+            "clips": [names[clip_id] for clip_id in comparison.clip_ids],
+            "ranks": aside.ranks,
+            "incomparable": aside.ranks is None,
+            "shown": aside.shown,
+            "labeler": labeler,
+            "seconds": aside.seconds,
+            "answered_at": aside.answered_at and aside.answered_at.isoformat(),
+        }
+        for aside, comparison, labeler, number in session.execute(query)
     ]
 
 

@@ -42,6 +42,7 @@ GRANTS: dict[str, dict[str, str]] = {
     # A worker reads where its last measurement was, but no metric: a true return may be among them.
     "measurements": {LABELER: "SELECT", WORKER: "SELECT (id, attempt_id, progress), INSERT"},
     "artifacts": {LABELER: "SELECT", WORKER: "SELECT, INSERT"},
+    "checkpoints": {WORKER: "SELECT, INSERT, DELETE"},  # of use until there is a newer one
     "clips": {
         LABELER: "SELECT, INSERT",
         WORKER: "SELECT, INSERT",
@@ -66,6 +67,8 @@ GRANTS: dict[str, dict[str, str]] = {
         COORDINATOR: "SELECT",
         WORKER: "SELECT",
     },
+    # Practice and repeats are no labels: nobody who trains, or closes a round, sees them.
+    "asides": {LABELER: "SELECT, INSERT, UPDATE (state, asked_at, answer_id, ranks, seconds, answered_at)"},
     # Who is let in is the labeler service's business alone.
     "invitations": {LABELER: "SELECT, INSERT, UPDATE (used_at, revoked_at, labeler_id)"},
     "sessions": {LABELER: "SELECT, INSERT, UPDATE (used_at, expires_at), DELETE"},

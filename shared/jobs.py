@@ -18,14 +18,14 @@ Metrics = dict[str, Any]
 
 
 class StageStopped(Exception):
-    """A stage was asked to stop and did: nothing it stored is official, another attempt begins anew."""
+    """A stage was asked to stop and did: another attempt begins anew, or from its last checkpoint."""
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A file in the store. It is official only when the database points at it."""
 
-    kind: str  # "reward_model", "predictions", "agent", "video", "clip_npz", "clip_mp4"
+    kind: str  # "reward_model", "predictions", "agent", "video", "clip_npz", "clip_mp4", "checkpoint"
     key: str
     sha256: str
     size: int  # bytes
@@ -59,6 +59,8 @@ class CollectJob:
     log_dir: str | None  # TensorBoard's folder for this stage
     agent: Artifact | None  # of the round before; None in round 1
     reward_model: Artifact | None
+    run: str = ""  # the experiment's name with trackers, unlike any other's
+    past_clip: Artifact | None = None  # one of those that the experiment began with, in round 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class TrainRewardJob:
     labels: list[LabelRecord]
     reward_model: Artifact | None  # of the round before
     agent: Artifact | None  # of the round before
+    run: str = ""
+    checkpoint: Artifact | None = None  # of an earlier attempt, to go on from
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class TrainAgentJob:
     log_dir: str | None
     reward_model: Artifact
     agent: Artifact | None  # of the round before
+    run: str = ""
+    checkpoint: Artifact | None = None  # of an earlier attempt, to go on from
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Comparisons handed out, answers taken: the only writer of leases, preferences and a comparison's count.
+"""Answers taken: with `handing_out.py` the only writer of leases, preferences and a comparison's count.
 
 An answer is an ordering of the clips: ranks[i] belongs to clip_ids[i], 0 is the best, equal ranks are a tie,
 and None means that the clips cannot be compared. Places exist only on the page; they are turned into
@@ -10,7 +10,8 @@ label set can't be frozen in the middle of an answer or an undo.
 
 import hashlib
 import json
-import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -21,14 +22,13 @@ from sqlalchemy.orm import Session
 
 from shared import label_statements as sql
 from shared.config import ExperimentConfig
-from shared.jobs import Artifact, LabelRecord, seed_for
+from shared.jobs import Artifact, LabelRecord
 from shared.label_statements import run, to_list, to_moment
 from shared.models import Clip, Comparison, Labeler, Preference, Round
-from shared.states import ExperimentState, RoundState
+from shared.states import RoundState
 
 HELD, ANSWERED, SKIPPED = "held", "answered", "skipped"
 INCOMPARABLE = "incomparable"
-LOOKS = 10  # for comparisons that nobody else takes at the same moment; then the labeler asks again
 
 
 class LabelError(ValueError):
@@ -49,20 +49,20 @@ class Claimed:
     expires_at: datetime
 
 
-@dataclass
-class Handed:
-    """What a labeler holds now, and where the experiment stands."""
+@dataclass(frozen=True)
+class Given:
+    """An answer as it comes in: ranks[i] is the rank of the clip at place i; None: cannot be compared."""
 
-    comparisons: list[Claimed]
-    experiment_state: ExperimentState
-    round_id: int
-    round_state: RoundState
-    open_from: int = 0  # the first number that was open, if all were looked at
+    preference_id: str
+    comparison_id: int
+    labeler: Labeler
+    ranks: list[int] | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """What handing out needs of a configuration."""
+class Terms:
+    """What leases need of a configuration."""
 
     seed: int
     lease_s: float
@@ -81,57 +81,17 @@ class _Locked:
     clip_ids: list[int]
 
 
-def claim(session: Session, experiment: str, labeler: Labeler, count: int, start: int = 0) -> Handed:
-    """Hand out up to `count` comparisons, those the labeler holds already first; renews their leases.
-
-    Nobody else is given a comparison that as many labelers hold or have answered as it wants labels. Looks
-    from number `start` on, and at all of them if there are not enough. LabelError if there is no experiment
-    of that name.
-    """
-    newest = run(session, sql.NEWEST_ROUND, name=experiment)
-    if not newest:
-        raise LabelError("unknown", f"there is no experiment named {experiment[:80]}")
-    state, config, round_id, number, round_state, *_ = newest[0]
-    handed = Handed([], ExperimentState(state), round_id, RoundState(round_state))
-    if (handed.experiment_state, handed.round_state) != (ExperimentState.RUNNING, RoundState.LABELING):
-        return handed
-    terms = _terms(config)
-    whose = {"labeler": labeler.id, "round": round_id}
-    clips = {row[0]: to_list(row[1]) for row in run(session, sql.LOCK_HELD, **whose)}
-    rows = run(session, sql.RENEW_HELD, terms.lease_s, **whose, count=count) if clips else []
-    rows = [row for row in rows if row[0] in clips]  # what another window took since is left to that window
-    rows.sort(key=lambda row: list(clips).index(row[0]))
-    everywhere = [(sql.OPEN, 0), (sql.RETURNED, 0)]
-    for statement, first in [(sql.OPEN, start), *everywhere] if start else everywhere:
-        for _ in range(LOOKS):
-            wanted = count - len(rows)
-            found = run(session, statement, **whose, start=first, count=wanted) if wanted else []
-            for comparison_id, place, clip_ids in found:
-                clips[comparison_id] = to_list(clip_ids)
-                shown = _drawn(terms.seed, number, place, labeler, len(clips[comparison_id]))
-                lease = {"comparison": comparison_id, "labeler": labeler.id, "shown": json.dumps(shown)}
-                rows += run(session, sql.GRANT, terms.lease_s, **lease)
-            if not found:
-                break
-            if first == 0 and statement is sql.OPEN:
-                handed.open_from = handed.open_from or found[0][1]
-    for comparison_id, order, expires_at in rows:
-        clip_ids = [clips[comparison_id][index] for index in to_list(order)]
-        handed.comparisons.append(Claimed(comparison_id, round_id, clip_ids, to_moment(expires_at)))
-    return handed
-
-
 def renew(session: Session, comparison_id: int, labeler: Labeler) -> datetime:
     """Keep a comparison for another lease; LabelError if it is no longer the labeler's."""
     comparison = _lock(session, comparison_id)
-    _check_hold(comparison, *_standing_of(session, comparison, labeler)[:4])
+    _check_hold(comparison, *_hold_of(session, comparison_id, labeler))
     return _hold_on(session, comparison, labeler).expires_at
 
 
 def skip(session: Session, comparison_id: int, labeler: Labeler) -> None:
     """Give a comparison back unanswered; others get it first, the same labeler when nothing else is left."""
     comparison = _lock(session, comparison_id)
-    _check_hold(comparison, *_standing_of(session, comparison, labeler)[:4])
+    _check_hold(comparison, *_hold_of(session, comparison_id, labeler))
     run(session, sql.GIVE_BACK, comparison=comparison_id, labeler=labeler.id)
 
 
@@ -143,33 +103,41 @@ def answer(
     shown_ranks: list[int] | None,
     seconds: float | None = None,
 ) -> int:
-    """Take an answer: `shown_ranks[i]` is the rank of the clip shown at place i; None: cannot be compared.
+    """Take one answer; LabelError if it cannot be taken. See `answer_all`."""
+    given = Given(preference_id, comparison_id, labeler, shown_ranks, seconds)
+    (outcome,) = answer_all(session, [given])
+    if isinstance(outcome, LabelError):
+        raise outcome
+    return outcome
+
+
+def answer_all(session: Session, answers: Sequence[Given]) -> list[int | LabelError]:
+    """Take answers; return for each its round's id, or why it was not taken.
 
     The client makes `preference_id`; the same id with the same answer again changes nothing, so resending is
-    harmless. LabelError if the comparison is not the labeler's, was answered, or is frozen. Returns the
-    round's id.
+    harmless. An answer is refused if the comparison is not the labeler's, was answered, or is frozen.
     """
-    comparison = _lock(session, comparison_id)  # before we look: the same answer may be on its way twice
-    *hold, existing, of_comparison, of_labeler, stored, order = _standing_of(
-        session, comparison, labeler, preference_id
-    )
-    if existing is not None:
-        ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, to_list(order))
-        if (of_comparison, of_labeler, to_list(stored)) != (comparison_id, labeler.id, ranks):
-            raise LabelError("conflict", "an answer with this id, but another content, has been given")
-        return comparison.round_id
-    shown = _check_hold(comparison, *hold)
-    ranks = None if shown_ranks is None else _ranks_of_clips(shown_ranks, shown)
-    sql.take(
-        session,
-        preference=preference_id,
-        comparison=comparison_id,
-        labeler=labeler.id,
-        ranks=None if ranks is None else json.dumps(ranks),
-        shown=json.dumps(shown),
-        seconds=seconds,
-    )
-    return comparison.round_id
+    outcomes: dict[int, int | LabelError] = {}
+    for turn in in_turns([one.comparison_id for one in answers]):
+        those = [answers[place] for place in turn]
+        # Locked before we look: the same answer may be on its way twice.
+        locked = _lock_all(session, [one.comparison_id for one in those])
+        asked = [
+            {"comparison": one.comparison_id, "labeler": one.labeler.id, "preference": one.preference_id}
+            for one in those
+        ]
+        standing = {row[0]: row[1:] for row in run(session, sql.STANDING, these=asked)}
+        rows = []
+        for place, one in zip(turn, those, strict=True):
+            try:
+                comparison = _known(locked, one.comparison_id)
+                rows += _to_take(one, comparison, standing[one.comparison_id])
+                outcomes[place] = comparison.round_id
+            except LabelError as refusal:
+                outcomes[place] = refusal
+        if rows:
+            sql.take(session, rows)
+    return [outcomes[place] for place in range(len(answers))]
 
 
 def undo(session: Session, preference_id: str, labeler: Labeler) -> Claimed:
@@ -241,6 +209,11 @@ def npz_artifact(clip: Clip) -> Artifact:
     return Artifact(kind="clip_npz", key=clip.npz_key, sha256=clip.npz_sha256, size=clip.npz_size)
 
 
+def missing(session: Session, round_id: int) -> int:
+    """Return how many labels a round still lacks."""
+    return int(run(session, sql.MISSING, round=round_id)[0][0])
+
+
 def progress(session: Session, round_id: int) -> tuple[int, int]:
     """Return (labels given, labels wanted) of a round."""
     query = select(func.sum(Comparison.labels_given), func.sum(Comparison.labels_wanted))
@@ -252,35 +225,62 @@ def progress(session: Session, round_id: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _terms(config: str) -> _Terms:
+def terms_of(config: str) -> Terms:
     """Read a configuration, which never changes."""
     read = ExperimentConfig.model_validate_json(config)
-    return _Terms(read.seed, read.labels.lease_s)
+    return Terms(read.seed, read.labels.lease_s)
 
 
-def _drawn(seed: int, round_number: int, number: int, labeler: Labeler, clips: int) -> list[int]:
-    """Draw the sides from the seed, not from the clock: the same experiment shows the same ones."""
-    shown = list(range(clips))
-    random.Random(seed_for(seed, "shown", round_number, number, labeler.name)).shuffle(shown)
-    return shown
+def in_turns(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Split the places of `keys` into turns, in each of which no key occurs twice. Mostly one is enough."""
+    seen: Counter[Hashable] = Counter()
+    turns: list[list[int]] = []
+    for place, key in enumerate(keys):
+        if seen[key] == len(turns):
+            turns.append([])
+        turns[seen[key]].append(place)
+        seen[key] += 1
+    return turns
+
+
+def _lock_all(session: Session, comparison_ids: list[int]) -> dict[int, _Locked]:
+    """Lock comparisons, those that exist; share-lock their rounds so that they can't be frozen meanwhile."""
+    rows = run(session, sql.LOCK, these=[{"comparison": one} for one in comparison_ids])
+    return {
+        one: _Locked(one, round_id, RoundState(state), number, given, wanted, to_list(clip_ids))
+        for one, round_id, state, number, given, wanted, clip_ids in rows
+    }
 
 
 def _lock(session: Session, comparison_id: int) -> _Locked:
-    """Lock a comparison; share-lock its round so that it can't be frozen meanwhile."""
-    found = run(session, sql.LOCK, comparison=comparison_id)
-    if not found:
+    return _known(_lock_all(session, [comparison_id]), comparison_id)
+
+
+def _known(locked: dict[int, _Locked], comparison_id: int) -> _Locked:
+    if comparison_id not in locked:
         raise LabelError("unknown", "there is no such comparison")
-    round_id, state, number, given, wanted, clip_ids = found[0]
-    return _Locked(comparison_id, round_id, RoundState(state), number, given, wanted, to_list(clip_ids))
+    return locked[comparison_id]
 
 
-def _standing_of(
-    session: Session, comparison: _Locked, labeler: Labeler, preference_id: str | None = None
-) -> tuple[Any, ...]:
-    """Return the row of what has become of a locked comparison."""
-    whose = {"comparison": comparison.id, "labeler": labeler.id}
-    (row,) = run(session, sql.STANDING, **whose, preference=preference_id)
-    return tuple(row)
+def _hold_of(session: Session, comparison_id: int, labeler: Labeler) -> tuple[Any, ...]:
+    """Return what `_check_hold` judges of a locked comparison."""
+    these = [{"comparison": comparison_id, "labeler": labeler.id, "preference": None}]
+    ((_, *standing),) = run(session, sql.STANDING, these=these)
+    return tuple(standing[:4])
+
+
+def _to_take(one: Given, comparison: _Locked, standing: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the row to store of an answer, none if it is stored already; LabelError if it can't be taken."""
+    *hold, existing, of_comparison, of_labeler, stored, order = standing
+    if existing is not None:
+        ranks = None if one.ranks is None else ranks_of_clips(one.ranks, to_list(order))
+        if (of_comparison, of_labeler, to_list(stored)) != (one.comparison_id, one.labeler.id, ranks):
+            raise LabelError("conflict", "an answer with this id, but another content, has been given")
+        return []
+    shown = _check_hold(comparison, *hold)
+    ranks = None if one.ranks is None else ranks_of_clips(one.ranks, shown)
+    whose = {"preference": one.preference_id, "comparison": one.comparison_id, "labeler": one.labeler.id}
+    return [whose | {"ranks": ranks, "shown": shown, "seconds": one.seconds}]
 
 
 def _check_hold(
@@ -307,8 +307,8 @@ def _check_hold(
 def _hold_on(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed:
     """Begin a labeler's lease on a comparison anew."""
     ((config,),) = run(session, sql.CONFIG, round=comparison.round_id)
-    whose = {"comparison": comparison.id, "labeler": labeler.id}
-    run(session, sql.HOLD_ON, _terms(config).lease_s, **whose)
+    lease_s = terms_of(config).lease_s
+    run(session, sql.HOLD_ON, comparison=comparison.id, labeler=labeler.id, lease_s=lease_s)
     return _claimed(session, comparison, labeler)
 
 
@@ -319,7 +319,7 @@ def _claimed(session: Session, comparison: _Locked, labeler: Labeler) -> Claimed
     return Claimed(comparison.id, comparison.round_id, clip_ids, to_moment(expires_at))
 
 
-def _ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
+def ranks_of_clips(shown_ranks: list[int], shown: list[int]) -> list[int]:
     """Turn ranks by place on the page into ranks by clip, closing gaps: [4, 9, 4] becomes [0, 1, 0]."""
     if len(shown_ranks) != len(shown):
         raise LabelError("malformed", f"an answer about {len(shown)} clips needs {len(shown)} ranks")

@@ -1,7 +1,7 @@
 """The tables. `docs/data-model.md` draws them; `shared/migrations` creates them.
 
 State columns of rounds, attempts and experiments are written by `rounds.py` alone; comparisons, leases and
-preferences by `labels.py` alone.
+preferences by `labels.py` and `handing_out.py` alone, asides by `asides.py` alone.
 """
 
 from datetime import UTC, datetime
@@ -178,6 +178,22 @@ class StoredArtifact(Base):
     size: Mapped[int] = mapped_column(BigInteger)  # bytes
 
 
+class Checkpoint(Base):
+    """Half-done training that is in the store; the newest of a stage is what its next attempt goes on from.
+
+    Rows are deleted, after their files, once there is a newer one or the stage is over.
+    """
+
+    __tablename__ = "checkpoints"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
+    key: Mapped[str] = mapped_column(Text, unique=True)  # where it lies in the store
+    sha256: Mapped[str] = mapped_column(String(64))  # of its bytes
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    stored_at: Mapped[datetime]  # when the database heard of it
+    attempt: Mapped[Attempt] = relationship()
+
+
 class Clip(Base):
     """A stored segment: the reward model sees the npz, people see the mp4."""
 
@@ -335,6 +351,28 @@ class Preference(Base):
     seconds: Mapped[float | None]  # from shown to answered, as the client measured it
     answered_at: Mapped[datetime]  # when it arrived
     withdrawn_at: Mapped[datetime | None]  # when it was undone
+
+
+class Aside(Base):
+    """A comparison asked beside the labels, for practice or once more: its answer is never a label."""
+
+    __tablename__ = "asides"
+    __table_args__ = (
+        UniqueConstraint("comparison_id", "labeler_id", "kind"),
+        Index(None, "labeler_id", "state"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))  # practice, repeat (of the labeler's own answer)
+    comparison_id: Mapped[int] = mapped_column(ForeignKey("comparisons.id"))
+    labeler_id: Mapped[int] = mapped_column(ForeignKey("labelers.id"))
+    state: Mapped[str] = mapped_column(String(10))  # open, answered, skipped
+    shown: Mapped[list[int]]  # the order in which the clips are shown, as in a lease
+    created_at: Mapped[datetime]  # when it was decided to ask
+    asked_at: Mapped[datetime | None]  # when it was first handed out, if it is a repeat
+    answer_id: Mapped[str | None] = mapped_column(String(36))  # the client's, so resending is harmless
+    ranks: Mapped[list[int] | None]  # the answer, as in a preference; None: cannot be compared
+    seconds: Mapped[float | None]  # from shown to answered, as the client measured it
+    answered_at: Mapped[datetime | None]  # when the answer arrived
 
 
 class Event(Base):

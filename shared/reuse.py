@@ -5,16 +5,14 @@ set of every round holds them and nobody can answer or undo there. Their labeler
 (`imported_as`, `imported_from`) whose token nobody has: they never mix with those of this system.
 """
 
-import ast
 import hashlib
 import json
 import secrets
-import struct
 import uuid
-import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,15 +26,18 @@ from shared.database import now
 from shared.export import clip_rows, clips_of, preference_lines
 from shared.jobs import Artifact, Store, put_artifact
 from shared.models import Clip, Comparison, Experiment, Labeler, Preference, Round
+from shared.segments import shape_of
 from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
 SAME = ("env_id", "segments.length", "atari.frame_size", "labels.clips_per_comparison")
-MOST_UNPACKED = 1 << 30  # bytes: more than any segment
-MOST_HEADER = 10_000  # bytes of an array's header
+MOST_FILE = 1 << 30  # bytes: more than any file of an export
 NAMESPACE = uuid.UUID("8f1d2c8e-6a3b-4d4e-9c57-0b6a4f1e7d25")  # of the ids that imported answers get
 
 Row = TypeVar("Row", bound=BaseModel)
+Moment = Annotated[
+    AwareDatetime, Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))
+]
 Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -67,12 +68,12 @@ class AnswerRow(BaseModel):
     ranks: list[Annotated[int, Field(ge=0)]] | None
     shown: list[int]
     held_out: bool
-    labeler: Annotated[str, Field(min_length=1, max_length=80)]
+    labeler: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,80}$")]
     labeler_kind: Annotated[str, Field(pattern="^(person|teacher)$")]
-    imported_from: str | None = None
+    imported_from: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{0,10000}$")] | None = None
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
-    answered_at: AwareDatetime
-    withdrawn_at: AwareDatetime | None
+    answered_at: Moment
+    withdrawn_at: Moment | None
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,20 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
         raise ReuseError(f"{folder / 'config.json'} is no configuration")
     answers = [_row(AnswerRow, *line) for line in _lines(folder / "preferences.jsonl")]
     rows = [_row(ClipRow, *line) for line in _lines(folder / "clips.jsonl")]
+    if twice := [name for name, count in Counter(row.clip for row in rows).items() if count > 1]:
+        raise ReuseError(f"the clip {twice[0]} is in clips.jsonl twice")
     _check(given, config, answers, {row.clip: row for row in rows})
     used = {name for answer in answers for name in answer.clips}
     rows = [row for row in rows if row.clip in used]
     shapes: dict[str, Any] = {}
     for row in rows:
         _file(folder, row.mp4, row.mp4_sha256)
-        shapes[row.clip] = _shape(row, _file(folder, row.npz, row.npz_sha256))
+        try:
+            shapes[row.clip] = shape_of(_file(folder, row.npz, row.npz_sha256), row.steps)
+        except ValueError as error:
+            if isinstance(error, ReuseError):
+                raise
+            raise ReuseError(f"{row.npz} is no segment of {row.steps} steps: {error}") from None
     if len(set(shapes.values())) > 1:
         raise ReuseError(f"the observations in the clips differ: {sorted(set(map(str, shapes.values())))}")
     clips = {}
@@ -120,7 +128,7 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
             put_artifact(store, "clip_npz", f"imported/{row.npz_sha256}.npz", npz),
             put_artifact(store, "clip_mp4", f"imported/{row.mp4_sha256}.mp4", mp4),
         )
-    return Past(str(given.get("name", "?")), answers, clips)
+    return Past(str(given.get("name", "?"))[:63], answers, clips)
 
 
 def from_experiment(session: Session, experiment: Experiment, config: ExperimentConfig) -> Past:
@@ -276,39 +284,6 @@ def _at(data: Any, path: str) -> Any:
     return data
 
 
-def _shape(row: ClipRow, data: bytes) -> tuple[int, ...]:
-    """Return the shape of one observation of a clip; ReuseError if it is not a segment of `row.steps` steps.
-
-    Reads the arrays' headers alone: where experiments are created there need be no NumPy.
-    """
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
-                raise ValueError("it would unpack to more than any segment")
-            stored = "frames" if "frames.npy" in archive.namelist() else "observations"
-            observations, actions = (_header(archive.read(f"{name}.npy")) for name in (stored, "actions"))
-        if actions["shape"][0] != row.steps:
-            raise ValueError(f"its actions are {actions}")
-        length, *shape = observations["shape"]
-        if stored == "frames" and observations["descr"] == "|u1" and length > row.steps and len(shape) == 2:
-            return (length - row.steps, *shape)  # frames are stored once each, and stacked when they are read
-        if stored == "frames" or observations["descr"] != "<f4" or length != row.steps + 1:
-            raise ValueError(f"its observations are {observations}")
-        return tuple(shape)
-    except Exception as error:  # a zip file can be broken in more ways than its module names
-        raise ReuseError(f"{row.npz} is no segment of {row.steps} steps: {error}") from None
-
-
-def _header(content: bytes) -> dict[str, Any]:
-    if content[:8] != b"\x93NUMPY\x01\x00":
-        raise ValueError("it holds no array")
-    (length,) = struct.unpack("<H", content[8:10])
-    if length > MOST_HEADER:
-        raise ValueError("its header is too long")
-    header: dict[str, Any] = ast.literal_eval(content[10 : 10 + length].decode("latin-1"))
-    return header
-
-
 def _file(folder: Path, name: str, sha256: str) -> bytes:
     path = folder / name
     if folder.resolve() not in path.resolve().parents:
@@ -341,6 +316,10 @@ def _read_json(path: Path) -> Any:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise ReuseError(f"{path} is no file")
+        if path.stat().st_size > MOST_FILE:
+            raise ReuseError(f"{path} is larger than any file of an export")
         return path.read_bytes()
     except OSError as error:
         raise ReuseError(f"{path} cannot be read: {error.strerror}; is this an export?") from None

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from shared import labels, results, reuse, states
 from shared.config import ExperimentConfig
 from shared.database import now
-from shared.jobs import Result, TrainAgentResult
-from shared.models import Attempt, Experiment, Measurement, Round
+from shared.jobs import Artifact, Result, TrainAgentResult
+from shared.models import Attempt, Checkpoint, Experiment, Measurement, Round
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import (
     Hint,
@@ -194,6 +194,14 @@ def _measure(session: Session, attempt_id: int, progress: float, metrics: dict[s
     last = session.scalar(select(func.max(Measurement.progress)).where(Measurement.attempt_id == attempt_id))
     if last is None or int(progress * MEASUREMENTS) > int(last * MEASUREMENTS):
         session.add(Measurement(attempt_id=attempt_id, progress=progress, metrics=metrics))
+
+
+def keep_checkpoint(session: Session, attempt_id: int, artifact: Artifact) -> None:
+    """Let the stage's next attempt, if one is needed, go on from `artifact`; StaleState as in `complete`."""
+    attempt, _ = _running(session, attempt_id)
+    row = Checkpoint(attempt_id=attempt.id, key=artifact.key, sha256=artifact.sha256, size=artifact.size)
+    row.stored_at = now(session)
+    session.add(row)
 
 
 def complete(session: Session, attempt_id: int, result: Result) -> list[Hint]:

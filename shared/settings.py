@@ -12,6 +12,7 @@ import secrets as random_secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
@@ -75,6 +76,11 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of the web servers before the labeler whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's are",
     )
+    environments_dir: Path = Field(
+        Path("exercises/environments"),
+        description="folder of modules that register environments of your own (docs/environments.md); "
+        "trainers import from it, and with docker compose it is mounted into them",
+    )
     lease_s: float = Field(
         15, gt=0, description="seconds after which a worker that stopped beating is given up"
     )
@@ -86,11 +92,19 @@ class Settings(BaseSettings):
     silence_s: float = Field(
         600, gt=0, description="seconds without progress after which a trainer process is taken for hanging"
     )
+    checkpoint_s: float = Field(
+        300, gt=0, description="seconds of training a reward model after which a checkpoint is stored"
+    )
     torch_threads: int = Field(1, ge=1, description="threads of a trainer process")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
         description="what trainers compute on; auto: CUDA where it is, else Apple's, else the processor",
     )
+    tracker: Literal["none", "trackio", "wandb"] = Field(
+        "none",
+        description="where trainers send their metrics beside TensorBoard; needs the extra of that name",
+    )
+    tracker_project: str = Field("lockstep", min_length=1, description="the tracker's project")
     alive_file: Path | None = Field(
         None,
         description="file that coordinator and workers touch every few seconds while they go round; "
@@ -133,6 +147,7 @@ class Settings(BaseSettings):
             "store_url": (folder / "store").as_uri(),
         }
         object.__setattr__(self, "data_dir", folder)
+        object.__setattr__(self, "environments_dir", self.environments_dir.absolute())
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)  # the model is frozen for everybody else
@@ -219,6 +234,16 @@ def check_safe(settings: Settings) -> None:
             f"refusing to serve {place}, which other machines can reach:\n" + "\n".join(wrong) + "\n"
             "Set each to something of its own, as `openssl rand -hex 16` prints it, or set "
             "LOCKSTEP_HOST=127.0.0.1 to serve this machine alone."
+        )
+
+
+def check_tracker(settings: Settings) -> None:
+    """Raise SettingsError if the tracker that is asked for is not installed."""
+    name = settings.tracker
+    if name != "none" and find_spec(name) is None:
+        raise SettingsError(
+            f"LOCKSTEP_TRACKER={name} needs the package {name}, which is not installed here: "
+            f"pip install 'lockstep[{name}]', or leave LOCKSTEP_TRACKER unset"
         )
 
 

@@ -21,6 +21,7 @@ from shared.settings import Settings
 
 TERM_S = 5.0  # between the request to end and the end by force
 TAIL_LINES = 50
+LOG_END = "\n\nIts last lines:\n"  # between an error and the end of its log
 # A trainer needs none of these, so it is not told.
 WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN", "SECRETS_DIR")
 
@@ -29,7 +30,7 @@ WITHHELD = ("DATABASE_URL", "BROKER_URL", "ADMIN_TOKEN", "TEACHER_TOKEN", "SECRE
 class Report:
     """What a trainer process said; `kind` is `gone` when it has ended."""
 
-    kind: str  # hello, progress, result, stopped, error, gone
+    kind: str  # hello, progress, checkpoint, result, stopped, error, gone
     values: dict[str, Any]
 
 
@@ -114,7 +115,7 @@ class TrainerProcess:
 
     def last_lines(self) -> str:
         """Return what the process printed last, to be put under an error."""
-        return "\n\nIts last lines:\n" + "\n".join(self.tail) if self.tail else ""
+        return LOG_END + "\n".join(self.tail) if self.tail else ""
 
     def _send(self, message: dict[str, Any]) -> None:
         line = memoryview(json.dumps(message).encode() + b"\n")
@@ -156,6 +157,10 @@ def _environment(settings: Settings) -> dict[str, str]:
         if value:  # it may have come from a file among those that are withheld
             environment[f"LOCKSTEP_S3_{name}"] = value
     environment["LOCKSTEP_TORCH_THREADS"] = str(settings.torch_threads)
+    environment["LOCKSTEP_CHECKPOINT_S"] = str(settings.checkpoint_s)
+    environment["LOCKSTEP_ENVIRONMENTS_DIR"] = str(settings.environments_dir)
+    paths = (str(settings.environments_dir), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     environment["PYTHONUNBUFFERED"] = "1"
     # One thread a library unless told otherwise: several trainers share a machine, and sums stay in order.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

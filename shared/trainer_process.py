@@ -2,8 +2,8 @@
 
 The worker that started this process is its only partner. Both pipes carry one JSON object a line. Jobs are
 `{"stage", "job"}` and `{"stop": true}`; every report has a `type`: `hello` once, then for each job some
-`progress`, and at last one of `result`, `stopped` and `error`. What libraries print goes to standard error,
-never into the reports.
+`progress` and, of long training, `checkpoint`, and at last one of `result`, `stopped` and `error`. What
+libraries print goes to standard error, never into the reports.
 
 A trainer never outlives its worker: it ends at once when the pipe of its jobs is closed, in whatever it does.
 """
@@ -18,17 +18,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from shared.jobs import Job, Metrics, Result, StageStopped, Store, job_from_json, to_json
+from shared.jobs import (
+    Artifact,
+    CollectJob,
+    Job,
+    Metrics,
+    Result,
+    StageStopped,
+    Store,
+    job_from_json,
+    to_json,
+)
 from shared.patience import PatientStore
 from shared.settings import load_settings
 
 REPORT_S = 0.1  # between two reports of progress, at least; the first of a job goes out at once
 
 Progress = Callable[[float, Metrics], None]
-Stage = Callable[[Any, Store, Progress, Callable[[], bool]], Result]
+Stage = Callable[..., Result]  # of a job, a store, Progress, should_stop, and for training keep_checkpoint
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,12 @@ def _carry_out(stage: Stage, job: Job, store: Store, link: Link) -> None:
             link.report("progress", attempt=job.attempt_id, fraction=float(fraction), metrics=metrics)
             last = time.monotonic()
 
+    def keep_checkpoint(artifact: Artifact) -> None:
+        link.report("checkpoint", attempt=job.attempt_id, artifact=asdict(artifact))
+
+    more = {} if isinstance(job, CollectJob) else {"keep_checkpoint": keep_checkpoint}
     try:
-        result = stage(job, store, on_progress, link.stop.is_set)
+        result = stage(job, store, on_progress, link.stop.is_set, **more)
     except StageStopped:
         link.report("stopped", attempt=job.attempt_id)
     except Exception as error:

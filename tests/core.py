@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from shared import config, labels, rounds
+from shared import config, handing_out, labels, rounds
 from shared.database import Database, now
 from shared.jobs import (
     Artifact,
@@ -142,7 +142,7 @@ def take(database: Database, experiment_id: int, labeler: Labeler, count: int = 
     """Claim comparisons as `labeler`."""
     with database.write() as session:
         name = session.get_one(Experiment, experiment_id).name
-        return labels.claim(session, name, labeler, count).comparisons
+        return handing_out.claim(session, name, labeler, count).comparisons
 
 
 def answer(

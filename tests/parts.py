@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from shared import config, labels, rounds
+from shared import config, handing_out, labels, rounds
 from shared.broker import Broker
 from shared.config import ExperimentConfig
 from shared.database import Database, now
@@ -41,7 +41,7 @@ def tiny(name: str = "tiny", **changes: Any) -> ExperimentConfig:
         "evaluation": {"episodes": 3},
     }
     for key, value in changes.items():
-        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return config.parse(data)
 
 
@@ -93,7 +93,7 @@ def answer_all(database: Database, experiment_id: int) -> list[Hint]:
             session.add(labeler)
             session.flush()
         experiment = session.get_one(Experiment, experiment_id)
-        for claimed in labels.claim(session, experiment.name, labeler, 100).comparisons:
+        for claimed in handing_out.claim(session, experiment.name, labeler, 100).comparisons:
             left, right = (sum(session.get_one(Judgement, clip).per_step) for clip in claimed.clip_ids)
             ranks = [int(left < right), int(left > right)]
             labels.answer(session, str(uuid.uuid4()), claimed.comparison_id, labeler, ranks)

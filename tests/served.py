@@ -9,6 +9,7 @@ import pytest
 
 from shared.settings import secrets
 from tests import scenes
+from tests.described import check_problem
 from tests.scenes import Scene, join
 
 
@@ -43,11 +44,9 @@ def served(tmp_path: Path, database_url: str) -> Iterator[Served]:
 
 
 def reason(answer: httpx.Response, status: int) -> str:
-    """Check that `answer` is a problem document with `status`; return its reason."""
+    """Check that `answer` is a problem document with `status` that its call declares; return its reason."""
     assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == status
+    body = check_problem(answer)
     assert body["title"]
     assert body["detail"]
     return str(body["reason"])

@@ -154,12 +154,12 @@ def s3_in(folder: Path, *more: dict[str, Any]) -> tuple[Launch, S3]:
 
 
 @contextmanager
-def running(launch: Launch) -> Iterator[None]:
+def running(launch: Launch) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server until the block is left; the block begins once it answers."""
     process = spawn(launch)
     try:
         await_answer(launch, process)
-        yield
+        yield process
     finally:
         end(process, launch.stop)
 

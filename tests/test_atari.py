@@ -121,6 +121,19 @@ def test_a_teacher_of_donkey_kong_wants_mario_up() -> None:
         donkey_kong.memory(atari.Settings(sticky_actions=0.1), 1, [0])
 
 
+def test_the_first_ladder_counts_when_it_is_climbed() -> None:
+    """Walk right to the first whole ladder and up; two steps further on, up leads nowhere."""
+    settings = atari.Settings(actions=(0, 2, 3))  # stay, up, right
+    heights = [
+        donkey_kong.height(donkey_kong.memory(settings, seed, [2] * right + [1] * 25))
+        for seed, right in ((1, 45), (2, 46), (1, 48))
+    ]
+    assert heights == [132, 132, 154]
+    jump = np.zeros((2, 128), np.uint8)
+    jump[:, [donkey_kong.MARIO_Y, donkey_kong.JUMP]] = [[154, 255], [101, 20]]
+    assert donkey_kong.height(jump) == 154
+
+
 def test_names_of_games() -> None:
     names = [
         atari.rom_name(f"ALE/{name}-v5") for name in ("DonkeyKong", "Pong", "MsPacman", "Nothing", "pong")

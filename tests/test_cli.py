@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services import cli
+from services import cli, cli_admin
 from services.client import Admin
 from shared.config import ConfigError, parse_overrides
 from shared.settings import load_settings, secrets
@@ -86,8 +86,9 @@ def test_the_demo_ends_by_itself_with_a_table_and_videos(tmp_path: Path) -> None
     assert videos == [str(tmp_path / "demo-1" / "videos" / "round-01.mp4")]
     assert Path(videos[0]).read_bytes()[4:8] == b"ftyp"
     spent = lockstep(
-        tmp_path, "demo", "--data-dir", str(tmp_path), *SETS, "--set", "rounds=1", "--teacher", "coin"
-    )
+        tmp_path, "demo", "--data-dir", str(tmp_path), *SETS, "--set", "rounds=1", "--teacher", "coin",
+        "--set", "labels.clips_per_comparison=3",
+    )  # fmt: skip
     assert spent.returncode == 1, spent.stdout + spent.stderr
     assert "the budget is spent" in spent.stdout
     assert (tmp_path / "demo-2" / "videos" / "round-01.mp4").exists()
@@ -194,7 +195,7 @@ def test_mistakes_get_an_answer_that_helps(tmp_path: Path, arguments: list[str],
 
 
 def test_every_command_says_what_it_does_with_an_example() -> None:
-    for one in cli.app.registered_commands:
+    for one in (*cli.app.registered_commands, *cli_admin.app.registered_commands):
         assert one.callback is not None
         name = one.name or one.callback.__name__
         assert f"lockstep {name}" in (one.callback.__doc__ or ""), name

@@ -52,10 +52,11 @@ def test_every_frame_is_there_in_order(steps: int) -> None:
         ((240, 320), (240, 320)),
         ((241, 321), (242, 322)),
         ((400, 600), (400, 600)),
-        ((84, 84), (252, 252)),
-        ((210, 160), (420, 320)),
-        ((7, 9), (246, 316)),
-        ((1, 1), (240, 240)),
+        ((84, 84), (168, 168)),
+        ((210, 160), (210, 160)),
+        ((160, 158), (320, 316)),
+        ((7, 9), (162, 208)),
+        ((1, 1), (160, 160)),
     ],
 )
 def test_sides_are_even_and_small_frames_enlarged(given: tuple[int, int], shown: tuple[int, int]) -> None:
@@ -66,7 +67,7 @@ def test_sides_are_even_and_small_frames_enlarged(given: tuple[int, int], shown:
 def test_enlarging_does_not_smooth() -> None:
     board = (np.indices((24, 24)).sum(0) % 2 * 255).astype(np.uint8)  # each pixel unlike its neighbours
     shown = decode(encode_mp4(board[None, :, :, None].repeat(3, 3), 10))[0, :, :, 0]
-    inner = shown.reshape(24, 10, 24, 10)[:, 3:7, :, 3:7].astype(int)  # the middle of each square
+    inner = shown.reshape(24, 7, 24, 7)[:, 2:5, :, 2:5].astype(int)  # the middle of each square
     assert np.abs(inner - board[:, None, :, None]).max() < 40
 
 

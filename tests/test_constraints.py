@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+APART = ("trackio", "wandb")  # extras that the ordinary environment goes without
 BY_PLATFORM = re.compile(r"nvidia-.*|cuda-.*|triton")  # what torch's builds for GPUs bring along
 
 
@@ -21,7 +22,7 @@ def constraints() -> dict[str, str]:
 def needed() -> dict[str, str]:
     """Return name and version of all that is installed for the project, its trainers and its tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name not in APART]
     waiting = [Requirement(line) for line in sum(extras, project["dependencies"])]
     found: dict[str, str] = {}
     seen: set[str] = set()

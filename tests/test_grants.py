@@ -20,7 +20,7 @@ def test_every_table_says_what_each_role_may_do() -> None:
 
 def test_nothing_that_counts_can_be_deleted() -> None:
     """What runs out may be cleared away: add such a table to these."""
-    passing = {"sessions", "failed_logins"}
+    passing = {"sessions", "failed_logins", "checkpoints"}
     for table in set(grants.GRANTS) - passing:
         for words in grants.GRANTS[table].values():
             assert "DELETE" not in words, table

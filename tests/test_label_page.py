@@ -237,10 +237,14 @@ def test_answers_survive_a_dropped_connection_a_reload_and_a_server_restart(site
 def test_an_answer_that_arrived_but_whose_reply_was_lost_counts_once(site: Site) -> None:
     page = site.open()
     in_view(page, "labeling")
-    lost = []
+    lost: list[str] = []
+    strange: list[str] = []
 
     def lose_the_reply(route: Any) -> None:
-        if not lost:
+        if not strange:  # a web server in front of ours, which is just being started again
+            strange.append(route.request.url)
+            route.fulfill(status=404, content_type="text/html", body="<h1>Not Found</h1>")
+        elif not lost:
             route.fetch()  # the server stores the answer; the page never hears of it
             lost.append(route.request.url)
             route.abort()
@@ -301,20 +305,27 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
     page = site.open()
     in_view(page, "labeling")
     until(lambda: page.locator(".pair.ready").count() == 4, "four pairs")
-    with site.scene.database.write() as session:  # as if this page had been asleep and another had answered
-        other = Labeler(name="other", kind="person", token_sha256="0" * 64)
-        other.created_at = session.query(Labeler).one().created_at
-        session.add(other)
-        session.flush()
-        lease = session.query(Lease).order_by(Lease.comparison_id).first()
-        assert lease is not None
-        taken = session.get_one(Comparison, lease.comparison_id)
-        taken.labels_given = 1
-        lease.expires_at = other.created_at
+    lose_lease(site, 0)
     press(page, "ArrowLeft")
-    expect(page.locator("#toast")).to_contain_text("somebody else has them now")
+    expect(page.locator("#toast")).to_contain_text("not taken: your hold on these clips ran out")
     in_view(page, "labeling")
     expect(page.locator("#mine")).to_have_text("You: 0")
+    # Back at a machine that slept for an hour: it is said before anybody looks at the pair in vain.
+    lose_lease(site, 1)
+    lost = clip_ids(page)
+    page.evaluate("() => { const now = Date.now; Date.now = () => now() + 3600 * 1000; }")
+    page.mouse.move(200, 200)
+    expect(page.locator("#toast")).to_contain_text("Here are other clips: your hold on these clips ran out")
+    assert clip_ids(page) != lost
+
+
+def lose_lease(site: Site, place: int) -> None:
+    """Let somebody else answer the comparison that came up in that place, as if the page had been asleep."""
+    with site.scene.database.write() as session:
+        lease = session.query(Lease).order_by(Lease.comparison_id).offset(place).first()
+        assert lease is not None
+        session.get_one(Comparison, lease.comparison_id).labels_given = 1
+        lease.expires_at = session.query(Labeler).one().created_at
 
 
 def test_a_clip_that_is_gone_is_said_and_can_be_passed(site: Site) -> None:

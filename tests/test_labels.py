@@ -213,7 +213,7 @@ def test_three_clips_are_ranked_with_ties_and_without_gaps(
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=4), st.randoms(use_true_random=False))
 def test_whatever_order_is_given_its_clips_keep_it(given_ranks: list[int], draw: random.Random) -> None:
     shown = draw.sample(range(len(given_ranks)), len(given_ranks))
-    stored = labels._ranks_of_clips(given_ranks, shown)
+    stored = labels.ranks_of_clips(given_ranks, shown)
     assert sorted(set(stored)) == list(range(max(stored) + 1))
     for one, other in product(range(len(shown)), repeat=2):
         before = stored[shown[one]] < stored[shown[other]]

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from services import weights
 from services.agent_trainer import clips, envs
-from services.agent_trainer.stages import collect, train_agent
+from services.agent_trainer.stages import collect, evaluate, train_agent
 from services.reward_trainer.stages import train_reward
 from shared import config as configuration
 from shared.jobs import (
@@ -198,12 +198,14 @@ def test_artifacts_are_named_summed_and_inside_the_attempt(store: Memory, rounds
 
 
 def test_metrics_and_true_returns(rounds: list[Round]) -> None:
-    for _, trained, result in rounds:
+    for collected, trained, result in rounds:
         assert len(result.true_returns) == 3
         assert all(value == int(value) and 8 <= value <= 500 for value in result.true_returns)
         assert result.metrics["charts/true_return"] == pytest.approx(np.mean(result.true_returns))
         assert {"charts/predicted_return", "losses/entropy"} <= result.metrics.keys()
         assert {"train/accuracy", "train/calibration", "train/loss"} <= trained.metrics.keys()
+        for one in (collected, trained, result):  # a process with torch in it, and no more
+            assert 50 < one.metrics["system/peak_memory_mib"] < 4096
 
 
 def logged(folder: Path) -> dict[str, float]:
@@ -273,6 +275,21 @@ def test_a_round_of_few_pairs_always_has_one_to_train_on() -> None:
             ).comparisons
         ]
         assert held_out == [False, True]
+
+
+def test_the_evaluations_actions_play_it_again(store: Memory, rounds: list[Round]) -> None:
+    """Episode i begins from seed + i, so whoever has its actions can look at it from another side."""
+    parsed = configuration.parse(SMALL)
+    agent, model = (store.get(a.key) for a in (rounds[1][2].agent, rounds[1][1].reward_model))
+    loaded = weights.load_agent(agent), weights.load_reward_model(model)
+    true_returns, _, played = evaluate(*loaded, parsed, 7, go_on)
+    assert len(true_returns) == len(played) == 3
+    for i, actions in enumerate(played):
+        env = envs.make_env(parsed.env_id)
+        env.reset(seed=7 + i)
+        steps = [env.step(action) for action in actions]
+        assert sum(float(step[1]) for step in steps) == true_returns[i]
+        assert [step[2] or step[3] for step in steps] == [False] * (len(steps) - 1) + [True]
 
 
 def test_an_unknown_environment_is_an_error() -> None:

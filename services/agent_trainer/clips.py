@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Frames = NDArray[np.uint8]  # [T, H, W, 3], RGB
 Observations = NDArray[Any]  # float32 [T + 1, D], or uint8 [T + 1, C, H, W]: the last C frames at each step
 
-SMALL = 240  # pixels: frames whose shorter side is smaller are enlarged for the page
+SMALL = 160  # pixels: frames whose shorter side is smaller are enlarged; the page enlarges the others
 MAX_UNPACKED = 1 << 30  # bytes: more than any segment; a damaged file must not fill the memory
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can name; the real one would change the bytes
 
@@ -28,7 +28,7 @@ def encode_mp4(frames: Frames, fps: float) -> bytes:
 
     Written for every browser: yuv420p with even sides (the last row or column is repeated), BT.601 colours
     said in the file, and the index in front, so that playing begins before all has come. Frames whose shorter
-    side is under 240 pixels are enlarged by a whole number, each pixel to a square. ValueError for anything
+    side is under 160 pixels are enlarged by a whole number, each pixel to a square. ValueError for anything
     that is no clip.
     """
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
@@ -46,7 +46,7 @@ def encode_mp4(frames: Frames, fps: float) -> bytes:
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1  # more threads cut the picture up differently on other machines
-            stream.options = {"preset": "superfast", "crf": "20", "flags": "+bitexact"}
+            stream.options = {"preset": "veryfast", "crf": "26", "flags": "+bitexact"}
             stream.color_range, stream.colorspace = 1, 6  # limited range, BT.601: what the conversion makes
             for index, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")

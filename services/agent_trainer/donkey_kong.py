@@ -59,6 +59,12 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
     return seen
 
 
+def height(seen: np.ndarray) -> int:
+    """Return the smallest y, the highest place, that Mario walked or climbed to, by memory [T, 128]."""
+    standing = seen[:, JUMP] == 255
+    return int(seen[standing, MARIO_Y].min(initial=FLOORS[0]))
+
+
 def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     """Return the judgement [T] of a whole play, by memory [T, 128] and score [T] of each step."""
     x, y = seen[:, MARIO_X].astype(float), seen[:, MARIO_Y].astype(float)

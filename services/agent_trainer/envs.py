@@ -8,12 +8,15 @@ bad only by people's judgement.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import DtypeObservation, FrameStackObservation
 
 from services.agent_trainer import atari, donkey_kong
 
@@ -23,6 +26,8 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 Env = gym.Env[Any, Any]
 MAX_WIDTH = 320  # pixels of a frame; larger ones are reduced by whole numbers
+STACK = 4  # grey pictures that the agent sees at once
+MIN_PICTURE = 36  # pixels of a side: less leaves nothing for the convolutions
 
 
 class UnknownEnvironment(ValueError):
@@ -58,24 +63,98 @@ class HideTermination(gym.Wrapper[Any, Any, Any, Any]):
 def make_env(env_id: str, linger: int | None = None, render: bool = False) -> Env:
     """Make one environment: as it is, or with its termination hidden if `linger` is given.
 
-    Raises UnknownEnvironment if Gymnasium does not know it or the agent cannot play it.
+    Of an environment that observes single grey pictures the last STACK are stacked. Raises UnknownEnvironment
+    if Gymnasium does not know it or the agent cannot play it.
     """
     try:
         env: Env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UnknownEnvironment(
-            f"there is no environment {env_id!r} to play ({error}); CartPole-v1 is one that works"
-        ) from error
-    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
-        raise UnknownEnvironment(
-            f"{env_id} observes {env.observation_space}; the agent needs a vector of numbers"
-        )
-    if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
-        raise UnknownEnvironment(f"{env_id} acts in {env.action_space}; the agent needs Discrete actions")
+    except Exception as error:
+        raise UnknownEnvironment(_why_not(env_id, error)) from error
+    _check_playable(env_id, env)
     if render and env_id.startswith("CartPole-"):  # drawn small: four times as fast
         screen = {"screen_width": 320, "screen_height": 240}
         vars(env.unwrapped).update(screen)
-    return env if linger is None else HideTermination(env, linger)
+    if linger is not None:
+        env = HideTermination(env, linger)
+    space = env.observation_space
+    if len(space.shape or ()) == 2:
+        return FrameStackObservation(env, STACK)
+    return env if np.issubdtype(space.dtype, np.floating) else DtypeObservation(env, np.float32)
+
+
+def _why_not(env_id: str, error: Exception) -> str:
+    """Say why an environment cannot be made, and what would help."""
+    module, colon, name = env_id.partition(":")
+    if not colon:
+        return f"there is no environment {env_id!r} to play ({error}); CartPole-v1 is one that works"
+    if isinstance(error, ModuleNotFoundError) and f"'{module}'" in str(error):
+        return (
+            f"there is no module {module!r} that could register {name}: {module}.py belongs into the folder "
+            "that LOCKSTEP_ENVIRONMENTS_DIR names, on every machine that trains"
+        )
+    if isinstance(error, gym.error.UnregisteredEnv):
+        return (
+            f"{module} can be imported, but registers no environment {name} ({error}): it should call "
+            f"gymnasium.register({name!r}, entry_point=…, max_episode_steps=…)"
+        )
+    return f"{env_id} cannot be made: {type(error).__name__}: {error}"
+
+
+def _check_playable(env_id: str, env: Env) -> None:
+    """Raise UnknownEnvironment unless the agent can play it and people can watch it."""
+    seen = env.observation_space
+    vector = isinstance(seen, gym.spaces.Box) and len(seen.shape) == 1
+    picture = isinstance(seen, gym.spaces.Box) and len(seen.shape) == 2 and seen.dtype == np.uint8
+    if not vector and not (picture and min(seen.shape or (0,)) >= MIN_PICTURE):
+        raise UnknownEnvironment(
+            f"{env_id} observes {seen}; the agent needs a vector of numbers, or one grey picture, uint8 "
+            f"[H, W] of at least {MIN_PICTURE} pixels a side (gymnasium.wrappers.GrayscaleObservation and "
+            "ResizeObservation make one)"
+        )
+    if not isinstance(env.action_space, gym.spaces.Discrete) or env.action_space.start != 0:
+        raise UnknownEnvironment(
+            f"{env_id} acts in {env.action_space}; the agent needs Discrete actions, numbered from 0"
+        )
+    if env.spec is None or env.spec.max_episode_steps is None:
+        raise UnknownEnvironment(
+            f"{env_id} has no time limit, so an episode might never end: register it with max_episode_steps"
+        )
+    if "rgb_array" not in env.metadata.get("render_modes", ()):
+        raise UnknownEnvironment(
+            f"{env_id} cannot be drawn for people: its metadata names no render mode rgb_array, in which "
+            "render() returns a picture, uint8 [H, W, 3]"
+        )
+
+
+def check(env_id: str) -> None:
+    """Raise UnknownEnvironment unless an environment of somebody's own keeps Gymnasium's rules and ours.
+
+    That it does the same again from the same seed is among them: people's pictures are drawn in a replay.
+    """
+    env = make_env(env_id, render=True)
+    try:
+        with warnings.catch_warnings():  # advice, which a stage cannot pass on
+            warnings.simplefilter("ignore")
+            check_env(env.unwrapped, skip_render_check=True)
+            env.reset(seed=1)
+            _picture(env_id, env)
+    except UnknownEnvironment:
+        raise
+    except Exception as error:
+        raise UnknownEnvironment(f"{env_id} breaks a rule of Gymnasium: {error}") from error
+    finally:
+        env.close()
+
+
+def _picture(env_id: str, env: Env) -> np.ndarray:
+    """Return what people see of an environment now: a frame [H, W, 3] uint8."""
+    frame = np.asarray(env.render())
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise UnknownEnvironment(
+            f"{env_id} cannot be shown: render() must return a picture, uint8 [H, W, 3], not "
+            f"{frame.dtype} {list(frame.shape)}"
+        )
+    return shrink(frame)
 
 
 def make_envs(
@@ -88,6 +167,8 @@ def make_envs(
     if game := atari.rom_name(env_id):
         return atari.make_games(game, count, settings or atari.Settings(), hide_end=linger is not None)
     make_env(env_id).close()  # a clear error before Gymnasium's own
+    if ":" in env_id:  # somebody's own, which may break a rule that shows only later
+        check(env_id)
     makers = [lambda: make_env(env_id, linger)] * count
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
@@ -129,17 +210,20 @@ class Episodes:
 
 
 def judgement(
-    env_id: str, settings: atari.Settings, seed: int, actions: np.ndarray, observations: np.ndarray,
+    env_id: str, settings: atari.Settings, seed: int, actions: np.ndarray, observations: np.ndarray | None,
     rewards: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     """Return what a teacher judges by, one number for each of T steps, played from `seed` on.
 
-    actions: [T]; observations: [T, *O] what each step led to; rewards: [T] the environment's own. Teachers
-    alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and Donkey Kong.
+    actions: [T]; observations: [T, D] what each step led to, None for frames; rewards: [T] the environment's
+    own. Teachers alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and
+    Donkey Kong.
     """
     if env_id == "ALE/DonkeyKong-v5":
         return donkey_kong.judge(donkey_kong.memory(settings, seed, actions.tolist()), rewards)
-    return judge_cartpole(observations) if env_id.startswith("CartPole-") else rewards.astype(np.float64)
+    if env_id.startswith("CartPole-") and observations is not None:
+        return judge_cartpole(observations)
+    return rewards.astype(np.float64)
 
 
 def judge_cartpole(observations: np.ndarray) -> np.ndarray:
@@ -177,7 +261,7 @@ def replay(
         _, _, terminated, truncated, _ = env.step(action)
         if step in steps:
             if frame is None or not lingering:  # a picture that stands still is drawn once
-                frame = shrink(np.asarray(env.render()))
+                frame = _picture(env_id, env)
             frames[step] = frame
             lingering = isinstance(env, HideTermination) and env.left is not None
         else:

@@ -13,15 +13,15 @@ Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurre
 """
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # [B, *O], [B], [B, *O] -> [B]
 Progress = Callable[[float, dict[str, float]], None]  # fraction done, newest metrics
@@ -73,18 +73,27 @@ class Args:
 
 @dataclass
 class Rollout:
-    """What T steps in N environments gave. `next_observations` holds true successors, never a reset's.
+    """T steps in N environments; *O is [D] (a vector, float32) or [C, H, W] (C stacked frames, uint8)."""
 
-    An observation's shape *O is [D] for a vector (float32), [C, H, W] for C stacked frames (uint8).
-    """
-
-    observations: Tensor  # [T, N, *O]
+    sights: Tensor  # [T + 1, N, *O] what was seen before each step, and after the last
+    finals: Tensor  # [E, *O] what the E episodes that ended showed last, in the order of `ended`
     actions: Tensor  # [T, N] int64
     log_probs: Tensor  # [T, N]
-    next_observations: Tensor  # [T, N, *O]
     env_rewards: Tensor  # [T, N] the environment's own reward: for the true return alone
     terminated: Tensor  # [T, N] bool: the successor is worth nothing, by its nature
     ended: Tensor  # [T, N] bool: the episode ended here, for whatever reason
+
+    @property
+    def observations(self) -> Tensor:
+        """What each step began with [T, N, *O]."""
+        return self.sights[:-1]
+
+    @property
+    def next_observations(self) -> Tensor:
+        """What each step led to [T, N, *O]: the true successors, never a reset's."""
+        successors = self.sights[1:].clone()
+        successors[self.ended] = self.finals
+        return successors
 
 
 class Agent(nn.Module):
@@ -110,11 +119,8 @@ class Agent(nn.Module):
             return layer
 
         def network(outputs: int, last_gain: float) -> nn.Sequential:
-            sizes, gains = [shape[0], hidden, hidden, outputs], [2**0.5, 2**0.5, last_gain]
-            layers: list[nn.Module] = []
-            for (inputs, units), gain in zip(pairwise(sizes), gains, strict=True):
-                layers += [start(nn.Linear(inputs, units), gain), nn.Tanh()]
-            return nn.Sequential(*layers[:-1])
+            one, two = start(nn.Linear(shape[0], hidden)), start(nn.Linear(hidden, hidden))
+            return nn.Sequential(one, nn.Tanh(), two, nn.Tanh(), start(nn.Linear(hidden, outputs), last_gain))
 
         if len(shape) == 1:
             self.eyes = None
@@ -190,32 +196,30 @@ def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = Non
     `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it.
 
     With SAME_STEP the observation returned at an episode's end is already the next episode's first, and the
-    last one comes as `final_obs`; the successor stored is that last one, so no transition crosses a reset.
+    last one comes as `final_obs`; the step's successor is that last one, so no transition crosses a reset.
     """
-    rows: list[tuple[Any, ...]] = []
+    sights, finals, rows = [tensor(player.observations)], list[np.ndarray](), list[tuple[Tensor, ...]]()
     device = agent.mean.device  # the network may be elsewhere; what was played stays in main memory
     for _ in range(steps):
-        before = tensor(player.observations)  # [N, *O]
-        log_policy = agent.log_policy(before.to(device)).cpu()  # [N, A]
+        log_policy = agent.log_policy(sights[-1].to(device)).cpu()  # [N, A]
         if noise is not None:
             log_policy = log_policy.exp().lerp(torch.tensor(1 / log_policy.shape[-1]), noise[:, None]).log()
         gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
         actions = (log_policy - gumbel.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
         log_probs = log_policy.gather(-1, actions[:, None]).squeeze(-1)
         after, env_rewards, terminated, truncated, info = player.envs.step(actions.numpy())
-        ended, successors = terminated | truncated, after
         player.returns += env_rewards
         player.lengths += 1
-        if ended.any():
-            successors = after.copy()
-            for i in np.flatnonzero(ended):
-                successors[i] = info["final_obs"][i]
-                player.finished.append((float(player.returns[i]), int(player.lengths[i])))
-            player.returns[ended], player.lengths[ended] = 0, 0
+        ended = terminated | truncated
+        for i in np.flatnonzero(ended):
+            finals.append(info["final_obs"][i])
+            player.finished.append((float(player.returns[i]), int(player.lengths[i])))
+        player.returns[ended], player.lengths[ended] = 0, 0
         player.observations = after
-        ends = map(torch.as_tensor, (terminated, ended))
-        rows.append((before, actions, log_probs, tensor(successors), tensor(env_rewards), *ends))
-    return Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        sights.append(tensor(after))
+        rows.append((actions, log_probs, tensor(env_rewards), *map(torch.as_tensor, (terminated, ended))))
+    last = tensor(np.array(finals, after.dtype).reshape(-1, *after.shape[1:]))
+    return Rollout(torch.stack(sights), last, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def tensor(numbers: np.ndarray) -> Tensor:
@@ -268,25 +272,23 @@ def update(
             nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
             optimizer.step()
     with torch.no_grad():  # of the last minibatch, as CleanRL logs them
-        explained = 1 - (targets - values).var() / (targets.var() + 1e-8)
         losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         losses |= {"old_approx_kl": (-log_ratio).mean(), "approx_kl": (ratio - 1 - log_ratio).mean()}
         losses["clipfrac"] = ((ratio - 1).abs() > args.clip_coef).float().mean()
-        losses["explained_variance"] = explained
+        losses["explained_variance"] = 1 - (targets - values).var() / (targets.var() + 1e-8)
     return {f"losses/{name}": loss.item() for name, loss in losses.items()}
 
 
 def train(
     args: Args, agent: Agent, envs: VectorEnv[Any, Any, Any], reward_fn: RewardFn | Literal["env"],
     on_progress: Progress = lambda fraction, metrics: None, should_stop: Callable[[], bool] = lambda: False,
-    first_step: int = 0,
+    first_step: int = 0, resumable: Callable[..., Iterable[int]] = lambda updates, *parts: updates,
 ) -> dict[str, float]:  # fmt: skip
     """Train `agent` in place for `args.total_steps`, or until `should_stop()`; return the last metrics.
 
-    `first_step` shifts the steps that TensorBoard shows, so that rounds follow one another.
+    `first_step` shifts the steps that TensorBoard shows, so that rounds follow one another; `resumable` may
+    skip updates that a checkpoint holds, and change the parts it is given (see `services/checkpoints.py`).
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     player = Player(envs, args.seed)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     writer = SummaryWriter(args.log_dir) if args.log_dir else None
@@ -295,28 +297,25 @@ def train(
     updates = max(1, args.total_steps // batch)
     if not agent.measured:  # these steps only measure
         agent.measure(rollout(agent, player, args.num_steps).observations, envs.single_observation_space)
-    for number in range(updates):
+    for number in resumable(range(updates), agent, optimizer, player):
         if should_stop():
             break
         if args.anneal:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - number / updates)
         played = rollout(agent, player, args.num_steps)
         data = Rollout(*(column.to(agent.mean.device) for column in vars(played).values()))
-        if reward_fn == "env":
-            rewards = data.env_rewards
-        else:
+        rewards = data.env_rewards
+        if reward_fn != "env":
             with torch.no_grad():
                 flat = (x.flatten(0, 1) for x in (data.observations, data.actions, data.next_observations))
-                rewards = reward_fn(*flat).view_as(data.env_rewards)
+                rewards = reward_fn(*flat).view_as(rewards)
         # Rewards times 1 − γ keep values at the size of a reward, which the critic learns far sooner.
         metrics |= update(agent, optimizer, data, rewards * (1 - args.gamma), args, player.draw)
         metrics["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         metrics["charts/predicted_reward"] = rewards.mean().item()
-        if player.finished:
-            metrics["charts/episodic_return"], metrics["charts/episodic_length"] = (
-                float(np.mean(column)) for column in zip(*player.finished, strict=True)
-            )
-            player.finished.clear()
+        for name, column in zip(("return", "length"), zip(*player.finished, strict=True), strict=False):
+            metrics[f"charts/episodic_{name}"] = float(np.mean(column))  # nothing where no episode ended
+        player.finished.clear()
         for name, value in metrics.items() if writer else ():
             writer.add_scalar(name, value, first_step + (number + 1) * batch)  # type: ignore[union-attr]
         on_progress((number + 1) / updates, metrics)
@@ -327,8 +326,6 @@ def train(
 
 def main(args: Args) -> None:
     """Run from the command line."""
-    from rich.progress import Progress as Bar
-
     from services.agent_trainer.envs import make_envs
 
     torch.set_num_threads(1)  # small networks are quicker on one core
@@ -337,15 +334,13 @@ def main(args: Args) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     agent = Agent(shape, actions, args.hidden, args.seed, args.bfloat16).to(device)
     reward_fn: Any = "env" if args.reward == "env" else pkgutil.resolve_name(args.reward)
-    text = "true return {:7.1f}"
-    with Bar() as bar:
-        task = bar.add_task(text, total=1.0)
-        show: Progress = lambda done, now: bar.update(  # noqa: E731
-            task, completed=done, description=text.format(now.get("charts/episodic_return", float("nan")))
-        )
-        metrics = train(args, agent, envs, reward_fn, show)
-    for name, value in sorted(metrics.items()):
-        print(f"{name:28} {value:10.4f}")
+
+    def show(done: float, now: dict[str, float]) -> None:
+        text = f"\r{done:4.0%}  true return {now.get('charts/episodic_return', np.nan):7.1f}"
+        print(text, end="", flush=True)
+
+    metrics = train(args, agent, envs, reward_fn, show)
+    print("", *(f"{name:28} {value:10.4f}" for name, value in sorted(metrics.items())), sep="\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A stage is a function of its job: every random draw comes from the experiment's 
 never from the attempt, so an attempt that is killed and tried again gives the same clips and weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer import atari, envs, ppo
-from services.agent_trainer.clips import encode_mp4, pack_npz
+from services.agent_trainer.clips import encode_mp4, pack_npz, unpack_npz
+from services.agent_trainer.play import Play, whole
+from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
+from shared import memory
 from shared.config import ExperimentConfig
 from shared.jobs import (
     Artifact,
@@ -58,70 +61,77 @@ def collect(
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
     agent = load_agent(config, store, job.agent)
+    check_past(job, store, agent)
     player = ppo.Player(
         envs.make_envs(config.env_id, config.segments.collect_envs, config.segments.length, games(config)),
         seed,
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
     noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
-    chunks: list[ppo.Rollout] = []
-    for done in range(0, steps, CHUNK):
-        stop_if(should_stop)
-        chunks.append(ppo.rollout(agent, player, min(CHUNK, steps - done), noise))
-        on_progress(0.5 * (done + 1) / steps, {})
-    play = ppo.Rollout(
-        *(torch.cat(columns) for columns in zip(*(vars(c).values() for c in chunks), strict=True))
-    )
 
+    def rollouts() -> Iterator[ppo.Rollout]:
+        for done in range(0, steps, CHUNK):
+            stop_if(should_stop)
+            yield ppo.rollout(agent, player, min(CHUNK, steps - done), noise)
+            on_progress(0.5 * (done + 1) / steps, {})
+
+    play = whole(rollouts())
     draw = torch.Generator().manual_seed(seed)
     model = load_reward_model(store, job.reward_model) if job.reward_model else None
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for together in chosen for segment in together]
-    frames = film(config, seed, play, segments) if encode else {}
     fps = config.segments.fps or envs.frame_rate(config.env_id)
-    clips: list[ClipRecord] = []
-    judged: dict[int, np.ndarray] = {}  # what the teacher judges by, of each environment's whole play
-    for number, segment in enumerate(segments):
+    clips: dict[int, ClipRecord] = {}  # by number, the segment's place in `segments`
+    for env in sorted({segment.env for segment in segments}):  # pictures are large: those of one at a time
+        mine = {number: segment.start for number, segment in enumerate(segments) if segment.env == env}
         stop_if(should_stop)
-        part = slice(segment.start, segment.start + config.segments.length)
-        after = play.next_observations[part, segment.env].numpy()  # [T, *O]
-        observations = np.concatenate([play.observations[segment.start, segment.env].numpy()[None], after])
-        npz = pack_npz(observations, play.actions[part, segment.env].numpy())
-        if segment.env not in judged:
-            whole = (
-                x[:, segment.env].numpy() for x in (play.actions, play.next_observations, play.env_rewards)
-            )
-            judged[segment.env] = envs.judgement(config.env_id, games(config), seed + segment.env, *whole)
-        mp4 = (
-            encode(np.stack([frames[segment.env, t] for t in range(part.start, part.stop)]), fps)
-            if encode
-            else b""
-        )
-        key = f"{job.prefix}clips/{number:04d}"
-        clips.append(
-            ClipRecord(
-                npz=put_artifact(store, "clip_npz", key + ".npz", npz),
+        judged = judge(config, seed, play, env)
+        frames = film(config, seed, play, env, sorted(mine.values())) if encode else {}
+        for number, start in mine.items():
+            stop_if(should_stop)
+            steps_shown = range(start, start + config.segments.length)
+            mp4 = encode(np.stack([frames[step] for step in steps_shown]), fps) if encode else b""
+            key = f"{job.prefix}clips/{number:04d}"
+            clips[number] = ClipRecord(
+                npz=put_artifact(store, "clip_npz", key + ".npz", pack(play, env, steps_shown)),
                 mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
-                steps=config.segments.length,
+                steps=len(steps_shown),
                 fps=fps,
-                judgement=judged[segment.env][part].tolist(),
+                judgement=judged[start : steps_shown.stop].tolist(),
             )
-        )
-        on_progress(0.5 + 0.5 * (number + 1) / len(segments), {})
+            on_progress(0.5 + 0.5 * len(clips) / len(segments), {})
     held_out = torch.rand(len(chosen), generator=draw) < config.reward_model.held_out
     held_out[0] &= not held_out.all()  # a round of few comparisons still has one to train on
     k = config.labels.clips_per_comparison
     comparisons = [
         ComparisonRecord(list(range(k * i, k * i + k)), out) for i, out in enumerate(held_out.tolist())
     ]
-    return CollectResult(clips, comparisons, {"episodes": len(player.finished), "steps": play.ended.numel()})
+    metrics = {
+        "episodes": len(player.finished),
+        "steps": play.ended.numel(),
+        memory.METRIC: memory.peak_mib(),
+    }
+    log_scalars(job.log_dir, {memory.METRIC: metrics[memory.METRIC]}, job.round_number)
+    return CollectResult([clips[number] for number in sorted(clips)], comparisons, metrics)
+
+
+def check_past(job: CollectJob, store: Store, agent: ppo.Agent) -> None:
+    """Raise ValueError, before anybody labels, if the labels it began with are of other observations."""
+    if job.past_clip:
+        there, here = unpack_npz(read(store, job.past_clip))[0].shape[1:], tuple(agent.mean.shape)
+        if there != here:
+            raise ValueError(
+                f"this experiment began with labels of observations of shape {there}, but its environment "
+                f"gives {here}: one reward model cannot learn from both. Abandon it, and begin without them"
+            )
 
 
 def choose(
-    play: ppo.Rollout, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
+    play: Play, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
     draw: torch.Generator,
 ) -> list[list[Segment]]:  # fmt: skip
     """Choose `count` comparisons of K segments: at random, or where the ensemble's members disagree most.
@@ -148,7 +158,7 @@ def choose(
         steps = starts[together][..., 0, None] + torch.arange(length)  # [wanted, K, L]
         sums = torch.cat(  # [M, wanted, K]; some at a time, for frames are large
             [
-                model.predict(play.next_observations[part, starts[some][..., 1, None]]).sum(-1).cpu()
+                model.predict(play.sights[play.after[part, starts[some][..., 1, None]]]).sum(-1).cpu()
                 for part, some in zip(torch.split(steps, 256), torch.split(together, 256), strict=True)
             ],
             dim=1,
@@ -160,59 +170,71 @@ def choose(
     return [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in row] for row in together]
 
 
+def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarray:
+    """Return what a teacher judges by, of each step of an environment's whole play [T]."""
+    actions, rewards = play.actions[:, env].numpy(), play.env_rewards[:, env].numpy()
+    # Nobody judges by frames, of which a whole play would be many.
+    seen = play.sights[play.after[:, env]].numpy() if play.sights.dim() == 2 else None
+    return envs.judgement(config.env_id, games(config), seed + env, actions, seen, rewards)
+
+
 def film(
-    config: ExperimentConfig, seed: int, play: ppo.Rollout, segments: list[Segment]
-) -> dict[tuple[int, int], np.ndarray]:
-    """Return the frame [H, W, 3] of every (environment, step) that a segment shows."""
-    frames: dict[tuple[int, int], np.ndarray] = {}
-    for env in sorted({segment.env for segment in segments}):
-        steps = {s.start + t for s in segments if s.env == env for t in range(config.segments.length)}
-        # Environment i of a vector environment is seeded with seed + i.
-        actions = play.actions[:, env].tolist()
-        shown = envs.replay(
-            config.env_id, config.segments.length, seed + env, actions, sorted(steps), games(config)
-        )
-        frames |= {(env, step): frame for step, frame in shown.items()}
-    return frames
+    config: ExperimentConfig, seed: int, play: Play, env: int, starts: list[int]
+) -> dict[int, np.ndarray]:
+    """Return the frame [H, W, 3] of every step of an environment that the segments from `starts` on show."""
+    length = config.segments.length
+    steps = sorted({start + t for start in starts for t in range(length)})
+    # Environment i of a vector environment is seeded with seed + i.
+    return envs.replay(config.env_id, length, seed + env, play.actions[:, env].tolist(), steps, games(config))
+
+
+def pack(play: Play, env: int, steps: range) -> bytes:
+    """Return what a segment's reward is learned from, as it is stored."""
+    rows = torch.cat([play.before[steps.start, None, env], play.after[steps.start : steps.stop, env]])
+    return pack_npz(play.sights[rows].numpy(), play.actions[steps.start : steps.stop, env].numpy())
 
 
 def train_agent(
     job: TrainAgentJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
-    encode: Encode | None = encode_mp4,
+    encode: Encode | None = encode_mp4, keep_checkpoint: Tell | None = None,
 ) -> TrainAgentResult:  # fmt: skip
     """Go on training the agent, on the reward model's predictions alone; evaluate and film it.
 
-    Raises StageStopped if asked to stop. `encode=None` leaves the film out.
+    Raises StageStopped if asked to stop. `encode=None` leaves the film out; `keep_checkpoint` is told of
+    checkpoints, without which none is stored.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     agent = load_agent(config, store, None if config.agent.restart else job.agent)
     model = load_reward_model(store, job.reward_model)
     last = job.round_number == config.rounds
-    settings = config.agent.model_dump(exclude={"linger", "restart", "final_steps", "anneal"})
+    ours = {"linger", "restart", "final_steps", "anneal", "checkpoint_steps"}
+    settings = config.agent.model_dump(exclude=ours)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
+    legs = in_legs(Checkpoints(job, store, keep_checkpoint), config, seed)
     metrics = ppo.train(
-        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played
-    )
+        args, agent, vector, model.reward, lambda done, m: on_progress(0.9 * done, m), should_stop, played,
+        legs,
+    )  # fmt: skip
+    vector.close()
     stop_if(should_stop)
-    true_returns, predicted_returns, actions = evaluate(agent, model, config, seed, should_stop)
+    true_returns, predicted_returns, played_actions = evaluate(agent, model, config, seed, should_stop)
     metrics |= {
         "charts/true_return": float(np.mean(true_returns)),
         "charts/predicted_return": float(np.mean(predicted_returns)),
     }
-    if job.log_dir:
-        writer = SummaryWriter(job.log_dir)
-        for name in ("charts/true_return", "charts/predicted_return"):
-            writer.add_scalar(name, metrics[name], played + args.total_steps)
-        writer.close()
     on_progress(0.95, metrics)
-    video = video_of_episode(config, seed, actions, encode) if encode else b""
+    video = video_of_episode(config, seed, played_actions[0], encode) if encode else b""
+    metrics[memory.METRIC] = memory.peak_mib()
+    found = {name: metrics[name] for name in ("charts/true_return", "charts/predicted_return", memory.METRIC)}
+    log_scalars(job.log_dir, found, played + args.total_steps)
     return TrainAgentResult(
         agent=put_artifact(store, "agent", job.prefix + "agent.safetensors", weights.save_agent(agent)),
         video=put_artifact(store, "video", job.prefix + "video.mp4", video),
@@ -221,17 +243,40 @@ def train_agent(
     )
 
 
+def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Callable[..., Iterator[int]]:
+    """Return what cuts the updates of long training into legs, between which it can be interrupted.
+
+    The inside of a game can't be saved. So each leg after the first begins with fresh episodes, drawn from
+    its own seed, in every attempt alike: one that goes on from a checkpoint gives the same weights as one
+    that never stopped.
+    """
+    leg = max(1, config.agent.checkpoint_steps // (config.agent.num_envs * config.agent.num_steps))
+
+    def resumable(
+        updates: range, agent: ppo.Agent, optimizer: torch.optim.Optimizer, player: ppo.Player
+    ) -> Iterator[int]:
+        begin = checkpoints.restore(agent, optimizer)
+        for number in updates[begin:]:
+            if number and number % leg == 0:
+                if number != begin:
+                    checkpoints.save(number, agent, optimizer)
+                vars(player).update(vars(ppo.Player(player.envs, seed_for(seed, number))))
+            yield number
+
+    return resumable
+
+
 @torch.no_grad()
 def evaluate(
     agent: ppo.Agent, model: reward_model.RewardModel, config: ExperimentConfig, seed: int,
     should_stop: Callable[[], bool],
-) -> tuple[list[float], list[float], list[int]]:  # fmt: skip
-    """Play whole episodes of the environment as it is, each with its own seed, with the likeliest actions.
+) -> tuple[list[float], list[float], list[list[int]]]:  # fmt: skip
+    """Play whole episodes of the environment as it is, with the likeliest actions; episode i from `seed + i`.
 
-    Returns the true return of each episode, the return that the reward model predicts for it, and the actions
-    of the first.
+    Returns of each episode the true return, the return that the reward model predicts, and the actions.
     """
-    true_returns, predicted_returns, first_actions = [], [], []
+    true_returns, predicted_returns = list[float](), list[float]()
+    played: list[list[int]] = [[] for _ in range(config.evaluation.episodes)]
     place = agent.mean.device
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
@@ -241,8 +286,8 @@ def evaluate(
             stop_if(should_stop)
             before = ppo.tensor(playing.current[alive]).to(place)
             actions = agent.log_policy(before).argmax(-1)
-            if begin == 0 and alive[0] == 0:
-                first_actions.append(int(actions[0]))
+            for i, action in zip(alive, actions.tolist(), strict=True):
+                played[begin + i].append(action)
             rewards, ended = playing.step(alive, actions.cpu().numpy())
             returns[alive] += rewards
             after = ppo.tensor(playing.current[alive]).to(place)
@@ -251,7 +296,7 @@ def evaluate(
         playing.close()
         true_returns += returns.tolist()
         predicted_returns += predicted.tolist()
-    return true_returns, predicted_returns, first_actions
+    return true_returns, predicted_returns, played
 
 
 def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], encode: Encode) -> bytes:
@@ -277,6 +322,14 @@ def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None
 def load_reward_model(store: Store, artifact: Artifact) -> reward_model.RewardModel:
     """Return a reward model, on the device to compute on."""
     return weights.load_reward_model(read(store, artifact)).to(device())
+
+
+def log_scalars(log_dir: str | None, values: dict[str, float], step: int) -> None:
+    """Let TensorBoard show `values`, if anything is logged."""
+    if log_dir:
+        with SummaryWriter(log_dir) as writer:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
 
 
 def games(config: ExperimentConfig) -> atari.Settings:

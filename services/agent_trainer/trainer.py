@@ -2,7 +2,8 @@
 
 from services.agent_trainer.stages import collect, train_agent
 from services.torch_setup import hello, prepare
+from services.tracking import tracked
 from shared.trainer_process import serve
 
 if __name__ == "__main__":
-    serve({"collecting": collect, "training_agent": train_agent}, hello(), prepare)
+    serve(tracked({"collecting": collect, "training_agent": train_agent}), hello(), prepare)

@@ -1,17 +1,19 @@
 """What operators do: create, look, pause, resume, finish, abandon, retry."""
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import known_environments
 from services.labeler import audit, limits, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
+from services.labeler.paging import After, Before, Limit, cut, link_next
 from services.labeler.problems import Problem
-from services.labeler.schemas import MAX_ID, NewExperiment, Reason, Reusable, Token
+from services.labeler.report_schemas import EventRow, ExperimentReport, ExperimentRow
+from services.labeler.schemas import NewExperiment, Reason, Reusable, Token
 from shared import config, reuse, rounds
 from shared.models import Experiment
 from shared.transitions import Hint
@@ -25,10 +27,6 @@ ACTOR = audit.ACTOR
 DONE = {
     "pause": "paused", "resume": "resumed", "finish": "finished", "abandon": "abandoned", "retry": "retried",
 }  # fmt: skip
-Skip = Annotated[int, Query(ge=0, le=MAX_ID)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Before = Annotated[int | None, Query(ge=0, le=MAX_ID)]
-After = Annotated[int, Query(ge=0, le=MAX_ID)]
 
 
 @session_router.post("/session", status_code=204)
@@ -61,17 +59,23 @@ def log_out(request: Request, response: Response, service: Service) -> None:
     response.delete_cookie(security.ADMIN_COOKIE)
 
 
-@router.get("/experiments")
-def list_experiments(service: Service, skip: Skip = 0, limit: Limit = 1000) -> list[dict[str, Any]]:
-    """List the experiments, the newest first, with how they ended; `skip` and `limit` ask for a part."""
+@router.get("/experiments", response_model=list[ExperimentRow])
+def list_experiments(
+    request: Request, response: Response, service: Service, before: Before = None, limit: Limit = 1000
+) -> list[dict[str, Any]]:
+    """List the experiments, the newest first, with how they ended."""
+    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(Experiment.id < before)
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip).limit(limit)
-        found = session.scalars(query)
+        found, more = cut(session.scalars(query).all(), limit)
+        if more:
+            link_next(request, response, before=found[-1].id)
         columns = ("name", "state", "reason", "created_at", "ended_at")
         return [{column: getattr(one, column) for column in columns} for one in found]
 
 
-@router.post("/experiments", status_code=201)
+@router.post("/experiments", status_code=201, response_model=ExperimentReport)
 def create(body: NewExperiment, request: Request, service: Service) -> dict[str, Any]:
     """Create an experiment and begin its first round."""
     parsed = config.parse(body.config)
@@ -109,23 +113,43 @@ def list_presets() -> dict[str, dict[str, Any]]:
     return {name: one.model_dump(mode="json") for name, one in config.presets().items()}
 
 
-@router.get("/experiments/{name}")
+@router.get("/experiments/{name}", response_model=ExperimentReport)
 def read(
-    name: ExperimentName, service: Service, before: Before = None, limit: Limit = 1000
+    name: ExperimentName,
+    request: Request,
+    response: Response,
+    service: Service,
+    before: Before = None,
+    limit: Limit = 1000,
 ) -> dict[str, Any]:
     """Return all that is known of an experiment: its last `limit` rounds, or those below number `before`."""
     with service.database.read() as session:
-        return report.report(session, get_experiment(session, name), before, limit)
+        told = report.report(session, get_experiment(session, name), before, limit + 1)
+    if len(told["rounds"]) > limit:
+        del told["rounds"][0]
+        link_next(request, response, before=told["rounds"][0]["number"])
+    return told
 
 
-@router.get("/experiments/{name}/events")
-def read_events(name: ExperimentName, service: Service, after: After = 0) -> list[dict[str, Any]]:
-    """Return what changed after event `after`, a thousand at most; the last one's id is the next `after`."""
+@router.get("/experiments/{name}/events", response_model=list[EventRow])
+def read_events(
+    name: ExperimentName,
+    request: Request,
+    response: Response,
+    service: Service,
+    after: After = 0,
+    limit: Limit = 1000,
+) -> list[dict[str, Any]]:
+    """Return what changed after event `after`, the oldest first; the last one's id is the next `after`."""
     with service.database.read() as session:
-        return report.events(session, get_experiment(session, name), after)
+        found = report.events(session, get_experiment(session, name), after, limit + 1)
+    found, more = cut(found, limit)
+    if more:
+        link_next(request, response, after=found[-1]["id"])
+    return found
 
 
-@router.post("/experiments/{name}/{action}")
+@router.post("/experiments/{name}/{action}", response_model=ExperimentReport)
 def act(
     name: ExperimentName,
     action: Literal["pause", "resume", "finish", "abandon", "retry"],

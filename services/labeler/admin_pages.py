@@ -20,6 +20,7 @@ from services.labeler import (
 )
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
+from services.labeler.paging import Before
 from services.labeler.problems import Problem
 from services.labeler.schemas import SeenComparison
 from services.labeler.status import public_status
@@ -58,12 +59,14 @@ def _may_come_in(request: Request, service: Context) -> bool:
 
 
 @router.get("/admin")
-def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Response:
+def admin_index(request: Request, service: Service, before: Before = None) -> Response:
     """The operator's overview, a page of experiments at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc()).offset(skip)
+        query = select(Experiment).order_by(Experiment.id.desc())
+        if before is not None:
+            query = query.where(Experiment.id < before)
         found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
         shown = found[:EXPERIMENTS_A_PAGE]
         lease_s = service.settings.lease_s
@@ -71,8 +74,8 @@ def admin_index(request: Request, service: Service, skip: admin.Skip = 0) -> Res
             (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
             for one in shown
         ]
-    more = skip + EXPERIMENTS_A_PAGE if len(found) > EXPERIMENTS_A_PAGE else None
-    return _admin_page(request, service, "admin.html", rows=rows, skip=skip, more=more)
+    more = shown[-1].id if len(found) > len(shown) else None
+    return _admin_page(request, service, "admin.html", rows=rows, before=before, more=more)
 
 
 @router.get("/labelers")
@@ -86,13 +89,12 @@ def labelers(request: Request, service: Service) -> Response:
 
 
 @router.get("/actions")
-def actions(
-    request: Request, service: Service, before: audit.Before = None, about: audit.About = None
-) -> Response:
+def actions(request: Request, service: Service, before: Before = None, about: audit.About = None) -> Response:
     """What the admin did, a page at a time, the newest first."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
-    found = audit.list_actions(service, before, ACTIONS_A_PAGE + 1, about)
+    with service.database.read() as session:
+        found = audit.list_actions(session, ACTIONS_A_PAGE + 1, before, about)
     more = found[ACTIONS_A_PAGE - 1].id if len(found) > ACTIONS_A_PAGE else None
     shown = found[:ACTIONS_A_PAGE]
     return _admin_page(
@@ -102,7 +104,7 @@ def actions(
 
 @router.get("/admin/{name}")
 def admin_experiment(
-    name: ExperimentName, request: Request, service: Service, before: admin.Before = None
+    name: ExperimentName, request: Request, service: Service, before: Before = None
 ) -> Response:
     """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`."""
     if not _may_come_in(request, service):
@@ -125,9 +127,8 @@ def admin_experiment(
     numbers = [one["number"] for one in data["rounds"]]
     earlier = numbers[0] if numbers and numbers[0] != oldest else None
     turning = {"earlier": earlier, "is_last": newest.number in numbers}
-    return _admin_page(
-        request, service, "admin_experiment.html", e=data, svg=svg, actions=actions, plotly=PLOTLY, **turning
-    )
+    shown = {"e": data, "svg": svg, "actions": actions, "plotly": PLOTLY, "last_line": timeline.last_line}
+    return _admin_page(request, service, "admin_experiment.html", **shown, **turning)
 
 
 @router.get("/admin/{name}/rounds/{number}")

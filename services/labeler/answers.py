@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from shared.models import Comparison, Labeler, Preference, Round
+from shared.asides import ANSWERED, REPEAT
+from shared.models import Aside, Comparison, Labeler, Preference, Round
 
 SIDES = ("left", "right")
 PLACES = ("first", "second", "third", "fourth")
@@ -73,6 +74,46 @@ def standing(session: Session, experiment_id: int) -> list[Answer]:
         .order_by(Preference.answered_at, Preference.id)
     )  # fmt: skip
     return [Answer(*row) for row in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What a labeler answered to a comparison, and what they answered when they were asked once more."""
+
+    labeler: str
+    first: list[int] | None
+    again: list[int] | None
+
+
+def repeats(session: Session, experiment_id: int) -> list[Repeat]:
+    """Return every repeat that was answered and whose first answer stands."""
+    query = (
+        select(Labeler.name, Preference.ranks, Aside.ranks)
+        .join(Preference, Preference.labeler_id == Labeler.id)
+        .join(Aside, _once_more())
+        .join(Comparison, Aside.comparison_id == Comparison.id)
+        .join(Round, Comparison.round_id == Round.id)
+        .where(Round.experiment_id == experiment_id)
+        .order_by(Aside.answered_at, Aside.id)
+    )
+    return [Repeat(*row) for row in session.execute(query)]
+
+
+def repeats_by_labeler(session: Session) -> dict[int, tuple[int, int]]:
+    """Return for each labeler's id how many repeats they answered as before, of how many, everywhere."""
+    query = select(Preference.labeler_id, Preference.ranks, Aside.ranks).join(Aside, _once_more())
+    found: dict[int, tuple[int, int]] = {}
+    for labeler_id, first, again in session.execute(query):
+        same, of = found.get(labeler_id, (0, 0))
+        found[labeler_id] = (same + (first == again), of + 1)
+    return found
+
+
+def _once_more() -> ColumnElement[bool]:
+    """Join an answer that stands with the answer to the repeat of its comparison."""
+    same = (Aside.comparison_id == Preference.comparison_id) & (Aside.labeler_id == Preference.labeler_id)
+    standing = Preference.withdrawn_at.is_(None)
+    return and_(same, standing, Aside.kind == REPEAT, Aside.state == ANSWERED)
 
 
 def mix(answers: list[Answer]) -> Counter[str]:

@@ -16,7 +16,9 @@ from services.labeler import (
     labeling,
     media,
     metrics,
+    openapi,
     pages,
+    practice,
     problems,
     security,
     status,
@@ -25,6 +27,8 @@ from services.labeler import (
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
 from services.labeler.problems import Problem
+from services.labeler.report_schemas import Health
+from services.labeler.together import Together
 from shared.broker import Broker, BrokerAway
 from shared.database import Database
 from shared.models import Base
@@ -35,13 +39,13 @@ health = APIRouter(tags=["health"])
 
 
 @health.get("/healthz")
-def healthz() -> dict[str, str]:
+def healthz() -> Health:
     """Say that the process lives."""
-    return {"status": "ok"}
+    return Health(status="ok")
 
 
 @health.get("/readyz")
-def readyz(service: Service) -> dict[str, str]:
+def readyz(service: Service) -> Health:
     """Say that the database answers and has its tables, and that broker and store answer."""
     # One looks at a time, and nobody waits for it long: a server that hangs holds up one look, not all.
     if not service.looking.acquire(timeout=LOOK_S):
@@ -59,7 +63,7 @@ def readyz(service: Service) -> dict[str, str]:
         raise Problem(503, "broker", str(error)) from None
     finally:
         service.looking.release()
-    return {"status": "ok"}
+    return Health(status="ok")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -68,12 +72,15 @@ def create_app(settings: Settings) -> FastAPI:
     database = Database(settings.database_url)
     live = Live(status.look_with(database, settings.lease_s))
     broker = Broker(settings)
+    writer, reader = Together(database.write), Together(database.read)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         live.close()
         broker.close()
+        writer.close()
+        reader.close()
         database.close()
 
     app = FastAPI(
@@ -87,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         secrets=secrets(settings),
         database=database,
+        writer=writer,
+        reader=reader,
         store=settings.open_store(),
         broker=broker,
         live=live,
@@ -101,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         invitations.router,
         status.router,
         media.router,
+        practice.router,
         teaching.router,
         admin.session_router,
         invitations.admin_router,
@@ -111,4 +121,5 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(router)
     pages.install(app)
+    openapi.install(app)
     return app

@@ -2,21 +2,20 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.labeler import limits
 from services.labeler.context import RequireAdmin, Service
-from services.labeler.schemas import MAX_ID, Act
+from services.labeler.paging import Before, Limit, cut, link_next
+from services.labeler.schemas import Act
 from shared.database import now
 from shared.models import AdminAction
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
 
 ACTOR = "admin"
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Before = Annotated[int | None, Query(ge=1, le=MAX_ID, description="the id of the last one seen")]
 About = Annotated[
     str | None, Query(max_length=120, pattern=r"^[^\x00-\x1f]+$", description="only what was done to this")
 ]
@@ -31,14 +30,29 @@ def note(session: Session, request: Request, action: str, about: str | None = No
 
 
 @router.get("/actions")
-def list_actions(
-    service: Service, before: Before = None, limit: Limit = 100, about: About = None
+def read_actions(
+    request: Request,
+    response: Response,
+    service: Service,
+    before: Before = None,
+    limit: Limit = 100,
+    about: About = None,
 ) -> list[Act]:
-    """List what the admin did, the newest first; `before` asks for what is older than that id."""
+    """List what the admin did, the newest first."""
+    with service.database.read() as session:
+        found, more = cut(list_actions(session, limit + 1, before, about), limit)
+    if more:
+        link_next(request, response, before=found[-1].id)
+    return found
+
+
+def list_actions(
+    session: Session, limit: int, before: int | None = None, about: str | None = None
+) -> list[Act]:
+    """Return the newest acts, of those with an id below `before`, of those done to `about`."""
     query = select(AdminAction).order_by(AdminAction.id.desc()).limit(limit)
     if before is not None:
         query = query.where(AdminAction.id < before)
     if about is not None:
         query = query.where(AdminAction.about == about)
-    with service.database.read() as session:
-        return [Act.model_validate(one, from_attributes=True) for one in session.scalars(query)]
+    return [Act.model_validate(one, from_attributes=True) for one in session.scalars(query)]

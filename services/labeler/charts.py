@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from services.labeler import answers, learning_charts, report, statistics
-from services.labeler.answers import Answer
+from services.labeler.answers import Answer, Repeat
 from services.labeler.chart import Cell, Chart
 from services.labeler.context import Told
 from shared.config import ExperimentConfig
@@ -31,6 +31,7 @@ def charts(session: Session, experiment: Experiment, told: Mapping[int, Told] | 
     here = [one for one in given if one.round > 0]
     found = [
         learning_charts.returns(rounds), pace(here), answer_mix(given), agreement(given),
+        *consistency(answers.repeats(session, experiment.id), config.labels.repeats),
         learning_charts.reward_model(rounds, config.labels.clips_per_comparison),
         learning_charts.accuracy(rounds),
         learning_charts.calibration(session, told or {}, here),
@@ -153,6 +154,28 @@ def agreement(given: list[Answer]) -> Chart:
     if names is not None:
         chart.says.append(f"With the answers as mere names, can't compare among them, it is {names:.2f}.")
     return chart
+
+
+def consistency(repeats: list[Repeat], share: float) -> list[Chart]:
+    """How far each labeler agrees with themselves; no chart where nobody is asked twice."""
+    if not repeats and not share:
+        return []
+    found = statistics.self_agreement((one.labeler, one.first, one.again) for one in repeats)
+    asked = Counter(one.labeler for one in repeats)
+    rows: list[list[Cell]] = [
+        [name, asked[name], same, of, same / of if of else None] for name, (same, of) in found.items()
+    ]
+    columns = ["labeler", "asked twice", "same order", "orders", "same answer"]
+    chart = Chart("consistency", "Agreement with oneself", columns, rows, ["same answer"], "bars", "share")
+    if not repeats:
+        chart.empty = "Nobody has answered a comparison twice yet."
+        return [chart]
+    same, of = (sum(column) for column in zip(*found.values(), strict=True))
+    chart.says.append(
+        f"Asked once more, with the clips in another order, labelers answered as before in {same} of {of} "
+        f"cases ({same / of:.0%}). The second answers are no labels."
+    )
+    return [chart]
 
 
 def _places(given: list[Answer]) -> tuple[str, ...]:

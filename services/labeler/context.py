@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,6 +15,8 @@ from services.labeler.live import Live
 from services.labeler.problems import Problem
 from services.labeler.schemas import MAX_ID, ClipView
 from services.labeler.tally import Tally
+from services.labeler.together import Together
+from shared.asides import Terms
 from shared.broker import Broker
 from shared.config import NAME_PATTERN
 from shared.database import Database
@@ -28,26 +29,29 @@ Told = dict[tuple[str, ...], list[float]]
 NOBODY = "say who you are: a labeler's token as Authorization: Bearer, or the cookie of the label page"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Context:
     """The parts of one running labeler service."""
 
     settings: Settings
     secrets: Secrets
     database: Database
+    writer: Together  # for claims and answers
+    reader: Together  # for looking up who asks
     store: Store
     broker: Broker
     live: Live
     tally: Tally = field(default_factory=Tally)
+    terms: Kept[str, Terms] = field(default_factory=lambda: Kept(math.inf, 1000))  # by experiment, for good
     clips: Kept[int, ClipView] = field(default_factory=lambda: Kept(math.inf, 10_000))  # they never change
     # By the sum of a round's predictions, how likely each clip of a held-out comparison is to be preferred.
     held_out: Kept[str, Told] = field(default_factory=lambda: Kept(math.inf, 500))
     batches: Kept[int, str] = field(default_factory=lambda: Kept(math.inf, 1000))  # a round's mark, for good
     # By experiment, the first open number: what comes free before it is seen a second later, or when needed.
     open_from: Kept[str, int] = field(default_factory=lambda: Kept(1.0, 1000))
-    # By the sum of what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other
+    # By what they show. Who changes a labeler, or shuts one out, says `labelers.forget()`; other
     # processes learn of it a second later.
-    labelers: Kept[str, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
+    labelers: Kept[sessions.Shown, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
     looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
 
     @property
@@ -73,13 +77,31 @@ def bearer(request: Request) -> str | None:
     return token.strip() if kind.lower() == "bearer" else None
 
 
+def shown_by(request: Request) -> sessions.Shown | None:
+    """Return by what a request says who is asking: the token of the header, or else the cookie."""
+    if token := bearer(request):
+        return sessions.Shown("token", security.token_sha256(token))
+    cookie = request.cookies.get(security.LABELER_COOKIE)
+    return sessions.Shown("cookie", security.token_sha256(cookie)) if cookie else None
+
+
 def find_labeler(request: Request, context: Context) -> Labeler | None:
     """Return who is asking, by the token of the header or the session of the cookie."""
-    if token := bearer(request):
-        with context.database.read() as session:
-            return session.scalar(select(Labeler).where(Labeler.token_sha256 == security.token_sha256(token)))
-    cookie = request.cookies.get(security.LABELER_COOKIE)
-    return sessions.find_labeler(context.database, cookie) if cookie else None
+    shown = shown_by(request)
+    if shown is None:
+        return None
+    with context.database.read() as session:
+        return sessions.find_labelers(session, [shown], context.database)[0]
+
+
+@dataclass(frozen=True)
+class _Recognize:
+    """Looks up all who ask at the same time."""
+
+    context: Context
+
+    def __call__(self, session: Session, shown: list[sessions.Shown]) -> list[Labeler | None]:
+        return sessions.find_labelers(session, shown, self.context.database)
 
 
 def is_admin(request: Request, context: Context) -> bool:
@@ -112,15 +134,16 @@ def is_teacher(request: Request, context: Context) -> bool:
     return False
 
 
-async def _labeler(request: Request, context: Service) -> Labeler:
-    shown = f"{bearer(request)} {request.cookies.get(security.LABELER_COOKIE)}"
-    key = security.token_sha256(shown)
-    labeler = context.labelers.get(key)
+async def _labeler(request: Request) -> Labeler:
+    context = await _context(request)  # not a dependency of this one too: it is resolved for every answer
+    shown = shown_by(request)
+    labeler = context.labelers.get(shown) if shown else None
+    if shown and labeler is None:
+        labeler = await context.reader.do(_Recognize(context), shown)
+        if labeler is not None:
+            context.labelers.put(shown, labeler)
     if labeler is None:
-        labeler = await run_in_threadpool(find_labeler, request, context)
-        if labeler is None:
-            raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
-        context.labelers.put(key, labeler)
+        raise Problem(401, "no_labeler", NOBODY, {"WWW-Authenticate": "Bearer"})
     return labeler
 
 

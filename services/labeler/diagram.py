@@ -37,7 +37,7 @@ def draw(current: str | None = None) -> str:
                 hint = f"<title>{escape(row.event)}: {escape(row.when)}; retried goes back</title>"
                 parts.append(f'<path class="edge back" d="{path}">{hint}</path>')
     for state in [*chain, RoundState.FAILED]:
-        mark = " current" if state == current else ""
+        mark = f" current {state}" if state == current else ""
         name = escape(state.replace("_", " "))
         parts.append(
             f'<g class="state{mark}"><rect x="{left[state]}" y="{top[state]}" width="{BOX_W}" '

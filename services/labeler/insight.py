@@ -22,6 +22,7 @@ from services.labeler.context import (
     Told,
     get_experiment,
 )
+from services.labeler.paging import link_next
 from services.labeler.problems import Problem
 from services.labeler.schemas import ChartView, ComparisonPage
 from shared.jobs import Artifact
@@ -31,7 +32,7 @@ from shared.storage import StoreError
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
 
 After = Annotated[int, Query(ge=0, le=10**6, description="the number of the last one seen")]
-Limit = Annotated[int, Query(ge=1, le=100)]
+Limit = Annotated[int, Query(ge=1, le=100, description="how many, at most")]
 
 
 @router.get("/experiments/{name}/charts")
@@ -44,13 +45,27 @@ def read_charts(name: ExperimentName, service: Service) -> list[ChartView]:
 
 
 @router.get("/experiments/{name}/rounds/{number}/comparisons")
-def read_comparisons(
-    name: ExperimentName, number: RoundNumber, service: Service, after: After = 0, limit: Limit = 20
+def page_of_comparisons(
+    name: ExperimentName,
+    number: RoundNumber,
+    request: Request,
+    response: Response,
+    service: Service,
+    after: After = 0,
+    limit: Limit = 20,
 ) -> ComparisonPage:
     """Return the comparisons of a round after number `after`: clips, answers, and what the reward model says.
 
     The predictions are of the model trained in this round: on these answers too, unless held out.
     """
+    found = read_comparisons(name, number, service, after, limit)
+    if found.next_after is not None:
+        link_next(request, response, after=found.next_after)
+    return found
+
+
+def read_comparisons(name: str, number: int, service: Context, after: int, limit: int) -> ComparisonPage:
+    """Return `limit` comparisons of a round after number `after`."""
     with service.database.read() as session:
         query = select(Round).where(Round.experiment_id == get_experiment(session, name).id)
         round_ = session.scalar(query.where(Round.number == number))

@@ -11,10 +11,12 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from services.labeler import audit, limits, security, sessions
+from services.labeler import answers, audit, limits, security, sessions
 from services.labeler.context import Context, PathId, RequireAdmin, Service
 from services.labeler.labelers import add_person, me
+from services.labeler.paging import AfterName, Before, Limit, cut, link_next
 from services.labeler.problems import Problem
+from services.labeler.report_schemas import Ended
 from services.labeler.schemas import (
     Invited,
     InvitedNow,
@@ -99,12 +101,24 @@ def invite(body: NewInvitation, request: Request, service: Service) -> InvitedNo
 
 
 @admin_router.get("/invitations")
-def list_invitations(service: Service) -> list[Invited]:
-    """List the invitations, the newest first, a thousand at most: open, used, expired and revoked ones."""
+def read_invitations(
+    request: Request, response: Response, service: Service, before: Before = None, limit: Limit = 1000
+) -> list[Invited]:
+    """List the invitations, the newest first: open, used, expired and revoked ones."""
+    found, more = cut(list_invitations(service, before, limit + 1), limit)
+    if more:
+        link_next(request, response, before=found[-1].id)
+    return found
+
+
+def list_invitations(service: Context, before: int | None = None, limit: int = 1000) -> list[Invited]:
+    """Return the newest invitations, or the newest of those before one's id."""
     with service.database.read() as session:
         moment = now(session)
         query = select(Invitation, Labeler.name).outerjoin(Labeler).order_by(Invitation.id.desc())
-        return [_seen(one, name or one.name, moment) for one, name in session.execute(query.limit(1000))]
+        if before is not None:
+            query = query.where(Invitation.id < before)
+        return [_seen(one, name or one.name, moment) for one, name in session.execute(query.limit(limit))]
 
 
 @admin_router.delete("/invitations/{invitation_id}", status_code=204)
@@ -128,8 +142,18 @@ def revoke(invitation_id: PathId, request: Request, service: Service) -> None:
 
 
 @admin_router.get("/labelers")
-def list_labelers(service: Service) -> list[LabelerSeen]:
+def read_labelers(
+    request: Request, response: Response, service: Service, after: AfterName = "", limit: Limit = 1000
+) -> list[LabelerSeen]:
     """List everybody who labels here, by name, with their answers and the browsers they are logged in on."""
+    found, more = cut(list_labelers(service, after, limit + 1), limit)
+    if more:
+        link_next(request, response, after=found[-1].name)
+    return found
+
+
+def list_labelers(service: Context, after: str = "", limit: int | None = None) -> list[LabelerSeen]:
+    """Return who labels here and comes after a name."""
     given = (
         select(func.count()).where(Preference.labeler_id == Labeler.id, Preference.withdrawn_at.is_(None))
     ).scalar_subquery()
@@ -138,13 +162,17 @@ def list_labelers(service: Service) -> list[LabelerSeen]:
         browsers = select(func.count()).where(*live).scalar_subquery()
         used = select(func.max(BrowserSession.used_at)).where(*live).scalar_subquery()
         here = select(Labeler, given, browsers, used).where(Labeler.imported_from.is_(None))
-        rows = session.execute(here.order_by(Labeler.name)).all()
+        here = here.where(Labeler.name > after).order_by(Labeler.name).limit(limit)
+        rows = session.execute(here).all()
+        twice = answers.repeats_by_labeler(session)
     return [
         LabelerSeen(
             id=one.id,
             name=one.name,
             kind=one.kind,
             labels=labels,
+            repeats=twice.get(one.id, (0, 0))[1],
+            repeated=twice.get(one.id, (0, 0))[0],
             sessions=count,
             used_at=last,
             created_at=one.created_at,
@@ -153,7 +181,7 @@ def list_labelers(service: Service) -> list[LabelerSeen]:
     ]
 
 
-@admin_router.delete("/labelers/{labeler_id}/sessions")
+@admin_router.delete("/labelers/{labeler_id}/sessions", response_model=Ended)
 def shut_out(labeler_id: PathId, request: Request, service: Service) -> dict[str, int]:
     """End a labeler's sessions, token and open invitations. Their answers stay; a new invitation helps."""
     with service.database.write() as session:

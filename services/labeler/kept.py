@@ -36,6 +36,12 @@ class Kept(Generic[Key, Value]):
             self.values[key] = (time.monotonic(), value)
         return value
 
+    def change(self, key: Key, value: Value) -> None:
+        """Put `value` in the place of what is kept, for what is left of its time."""
+        with self.lock:
+            if key in self.values:
+                self.values[key] = (self.values[key][0], value)
+
     def find(self, key: Key, look_up: Callable[[], Value]) -> Value:
         """Return what is kept for `key`, else what `look_up` returns, kept from now on."""
         found = self.get(key)

@@ -124,6 +124,7 @@ def _experiment_page(request: Request, service: Context, name: str, template: st
         env_id=experiment.config["env_id"],
         instructions=status.instructions,
         lease_s=experiment.config["labels"]["lease_s"],
+        practice=experiment.config["labels"].get("practice", 0),
         clips=experiment.config["labels"].get("clips_per_comparison", 2),  # older ones do not say
         may_log_out=not service.open_to_visitors,
     )

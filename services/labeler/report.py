@@ -49,10 +49,12 @@ def report(
     }
 
 
-def events(session: Session, experiment: Experiment, after: int) -> list[dict[str, Any]]:
-    """Return the first thousand changes of state after event `after`, oldest first."""
+def events(session: Session, experiment: Experiment, after: int, limit: int) -> list[dict[str, Any]]:
+    """Return the first `limit` changes of state after event `after`, oldest first."""
     query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
-    query = query.where(Event.experiment_id == experiment.id, Event.id > after).order_by(Event.id).limit(1000)
+    query = (
+        query.where(Event.experiment_id == experiment.id, Event.id > after).order_by(Event.id).limit(limit)
+    )
     columns = ("id", "event", "source", "target", "actor", "at", "detail", "attempt_id")
     return [
         {"round": number, **{name: getattr(row, name) for name in columns}}

@@ -95,7 +95,7 @@ class Me(BaseModel):
     id: int
     name: str
     kind: str
-    labels: int = Field(description="answers given that stand")
+    labels: int = Field(description="answers given that stand; a pair that was asked twice counts twice")
 
 
 class Joined(BaseModel):
@@ -141,6 +141,8 @@ class LabelerSeen(BaseModel):
     name: str
     kind: str
     labels: int = Field(description="answers given that stand")
+    repeats: int = Field(description="answers to pairs that they were asked once more")
+    repeated: int = Field(description="how many of those were as before")
     sessions: int = Field(description="browsers that are logged in")
     used_at: datetime | None = Field(description="when one of those last asked for something, to the hour")
     created_at: datetime
@@ -248,6 +250,30 @@ class Claims(BaseModel):
     experiment_state: str
     given: int
     wanted: int
+
+
+class PracticePair(BaseModel):
+    """A comparison to practise on: clips in the order to be shown, left to right."""
+
+    id: int
+    clips: list[ClipView]
+
+
+class PracticeView(BaseModel):
+    """Where a newcomer's practice stands."""
+
+    done: int
+    of: int = Field(description="practice pairs in all; 0: there is none")
+    comparisons: list[PracticePair] = Field(description="those left, in order")
+
+
+class Feedback(BaseModel):
+    """What others answered to a practice pair."""
+
+    others: list[int] = Field(description="the ranks that most gave, by place shown")
+    most: int = Field(description="how many gave them")
+    of: int = Field(description="how many people answered")
+    agreed: bool = Field(description="the newcomer answered the same")
 
 
 class Renewed(BaseModel):

@@ -4,7 +4,9 @@ A session is a labeler's, or the admin's if it has no labeler. It ends when it i
 ends it, when nobody used it for a while, and the admin's also when the admin token is changed.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from fastapi import Request, Response
 from sqlalchemy import delete, select, update
@@ -29,17 +31,28 @@ def log_in_admin(session: Session, admin_token: str) -> str:
     return _begin(session, ADMIN_LIFE, admin_sha256=security.token_sha256(admin_token))
 
 
-def find_labeler(database: Database, token: str) -> Labeler | None:
-    """Return whose session this is, if it still is one: one query by an index."""
-    query = select(Labeler, BrowserSession).join(BrowserSession, BrowserSession.labeler_id == Labeler.id)
-    with database.read() as session:
-        found = session.execute(
-            query.where(BrowserSession.token_sha256 == security.token_sha256(token))
-        ).first()
-    if found is None or not _is_good(database, found[1], LABELER_LIFE):
-        return None
-    labeler: Labeler = found[0]
-    return labeler
+@dataclass(frozen=True)
+class Shown:
+    """What somebody shows to say who they are, by its sum: a labeler's own token, or a browser's cookie."""
+
+    kind: Literal["token", "cookie"]
+    sha256: str
+
+
+def find_labelers(session: Session, shown: list[Shown], database: Database) -> list[Labeler | None]:
+    """Return for each whose it is, None if nobody's: at most two queries by an index."""
+    found: dict[Shown, Labeler] = {}
+    tokens = [one.sha256 for one in shown if one.kind == "token"]
+    if tokens:
+        for labeler in session.scalars(select(Labeler).where(Labeler.token_sha256.in_(tokens))):
+            found[Shown("token", labeler.token_sha256)] = labeler
+    cookies = [one.sha256 for one in shown if one.kind == "cookie"]
+    if cookies:
+        query = select(Labeler, BrowserSession).join(BrowserSession, BrowserSession.labeler_id == Labeler.id)
+        for labeler, browser in session.execute(query.where(BrowserSession.token_sha256.in_(cookies))):
+            if _is_good(database, browser, LABELER_LIFE):
+                found[Shown("cookie", browser.token_sha256)] = labeler
+    return [found.get(one) for one in shown]
 
 
 def is_admin(database: Database, token: str, admin_token: str) -> bool:

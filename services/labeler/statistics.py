@@ -1,7 +1,7 @@
 """Figures about answers: agreement, side bias, correlation. Pure functions, standard library only."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, product
 
 
@@ -92,6 +92,30 @@ def agreement_by_labeler(units: Sequence[Mapping[str, int]]) -> dict[str, tuple[
             others = [value for who, value in unit.items() if who != labeler]
             found[labeler] = (same + others.count(answer), of + len(others))
     return found
+
+
+def self_agreement(
+    repeats: Iterable[tuple[str, Sequence[int] | None, Sequence[int] | None]],
+) -> dict[str, tuple[int, int]]:
+    """Return for each labeler how many pairs of clips they ordered as before, of how many they ordered twice.
+
+    A repeat is (labeler, ranks the first time, ranks again). Two clips are one pair, three are three. That
+    clips cannot be compared (None) has no order: said once it is no agreement, said twice it is, once.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for labeler, first, again in repeats:
+        same, of = found.get(labeler, (0, 0))
+        if first is None or again is None:
+            found[labeler] = (same + (first is again), of + 1)
+            continue
+        pairs = list(combinations(range(len(first)), 2))
+        as_before = sum(_order(first[i], first[j]) == _order(again[i], again[j]) for i, j in pairs)
+        found[labeler] = (same + as_before, of + len(pairs))
+    return found
+
+
+def _order(first: int, second: int) -> int:
+    return (first > second) - (first < second)
 
 
 def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:

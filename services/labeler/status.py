@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.labeler.context import ExperimentName, RequireVisitor, Service, get_experiment
 from services.labeler.live import Look
+from services.labeler.paging import Before, Limit, cut, link_next
 from services.labeler.schemas import Agents, Film, Status
 from services.labeler.waiting import wait_for, work_of
 from shared import labels
@@ -22,10 +23,17 @@ router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies
 
 
 @router.get("")
-def list_experiments(service: Service) -> list[Status]:
+def list_experiments(
+    request: Request, response: Response, service: Service, before: Before = None, limit: Limit = 1000
+) -> list[Status]:
     """List the experiments, the newest first."""
+    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(Experiment.id < before)
     with service.database.read() as session:
-        found = session.scalars(select(Experiment).order_by(Experiment.id.desc()))
+        found, more = cut(session.scalars(query).all(), limit)
+        if more:
+            link_next(request, response, before=found[-1].id)
         return [unswayed(public_status(session, one, service.settings.lease_s)) for one in found]
 
 

@@ -20,6 +20,7 @@ from shared.states import (
     ExperimentState,
     RoundState,
 )
+from shared.supervision import LOG_END
 
 ROUND_EVENTS = ("begun", *(row.event for row in ROUND_TABLE))
 WIDTH, HEIGHT, LEAST = 1000, 26, 6  # of the picture, and of the shortest stage in it
@@ -113,8 +114,8 @@ def _says_attempt(live: Attempt, attempts: list[Attempt], moment: datetime) -> s
 
 
 def last_line(error: str | None) -> str:
-    """Return the line of an error that says most: its last."""
-    lines = (error or "").strip().splitlines()
+    """Return the line of an error that says most: its last, before the end of the log that follows it."""
+    lines = (error or "").partition(LOG_END)[0].strip().splitlines()
     return lines[-1].strip() if lines else "an error without words"
 
 

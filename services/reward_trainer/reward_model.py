@@ -8,7 +8,7 @@ logistic function of the difference of the two sums. Equations and sources: docs
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -99,13 +99,14 @@ class RewardModel(nn.Module):
                 x = self.eyes(x).float().reshape(len(x), self.args.members, -1).transpose(0, 1)
         x = x.expand(self.args.members, -1, -1)  # [M, n, features]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if layer == 0 else x.tanh(), weight)
+            x = torch.baddbmm(bias, x if layer == 0 else x.tanh_(), weight)
         return x.view(-1, *leading)
 
     @torch.no_grad()
-    def predict(self, observations: Tensor, at_once: int = 8192) -> Tensor:
+    def predict(self, observations: Tensor) -> Tensor:
         """Return what `forward` does, a bounded number of the leading rows at a time."""
-        rows = max(1, at_once // max(1, observations[0].numel() // self.mean.numel()))
+        size, each = self.mean.numel(), observations[0].numel() // self.mean.numel()
+        rows = max(1, min(8192, (1 << 24) // size) // max(1, each))  # frames are large
         return torch.cat([self(part) for part in torch.split(observations, rows)], dim=1)
 
     @torch.no_grad()
@@ -156,19 +157,22 @@ def train(
     model: RewardModel, data: Preferences,
     on_progress: Callable[[float, dict[str, float]], None] = lambda fraction, metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
+    resumable: Callable[..., Iterable[int]] = lambda epochs, *parts: epochs,
 ) -> dict[str, float]:  # fmt: skip
     """Train `model` in place on what is not held out, or until `should_stop()`; return the metrics.
 
     Each member has its own bootstrap sample: how often it drew each comparison weighs that comparison's loss.
     Both normalisations are computed here, over all clips given, so they hold from the first round on.
+    `resumable` may skip epochs that a checkpoint holds, see `services/checkpoints.py`.
     """
     args, device = model.args, model.mean.device
     kept, ranks = (~data.held_out).nonzero().squeeze(1), data.ranks[~data.held_out]  # [B], [B, K]
     if not len(ranks):
         raise ValueError("there is no preference to train on; all are held out")
     if not model.measured:
-        seen = data.observations.flatten(0, 2)
-        seen = seen[:: 1 + len(seen) // 4096].float()  # some thousands tell enough
+        count = data.observations.shape[:3].numel()
+        some = torch.arange(0, count, 1 + count // 4096)  # some thousands tell enough
+        seen = data.observations[torch.unravel_index(some, data.observations.shape[:3])].float()
         model.mean.copy_(seen.mean(0))
         deviation = seen.std(0, correction=0).clamp(min=8 if model.eyes else 0)
         model.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))
@@ -177,7 +181,7 @@ def train(
     drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
     times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    for epoch in range(args.epochs):
+    for epoch in resumable(range(args.epochs), model, optimizer, draw):
         if should_stop():
             break
         whole = args.batch_size is None or args.batch_size >= len(ranks)

@@ -1,7 +1,8 @@
 """The reward trainer's stage: preferences in, reward model out. A function of its job, bit for bit."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -10,9 +11,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer.clips import unpack_npz
+from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
+from shared import memory
 from shared.jobs import (
     Artifact,
     Metrics,
@@ -24,21 +27,25 @@ from shared.jobs import (
     put_artifact,
     seed_for,
 )
+from shared.settings import load_settings
 
 Progress = Callable[[float, dict[str, float]], None]
 
 
 def train_reward(
-    job: TrainRewardJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool]
-) -> TrainRewardResult:
+    job: TrainRewardJob, store: Store, on_progress: Progress, should_stop: Callable[[], bool],
+    keep_checkpoint: Tell | None = None,
+) -> TrainRewardResult:  # fmt: skip
     """Train an ensemble on every preference given so far and store it.
 
     A fresh one, unless `reward_model.restart` says otherwise: where that costs seconds, they buy that old
     mistakes are forgotten and that the outcome depends on the label set alone.
 
-    ValueError for labels that cannot be trained on, StageStopped if asked to stop.
+    ValueError for labels that cannot be trained on, StageStopped if asked to stop. `keep_checkpoint` is told
+    of checkpoints, without which none is stored.
     """
     set_threads()
+    memory.begin()
     config = configuration.parse(job.config)
     if not job.labels:
         raise ValueError(
@@ -48,19 +55,8 @@ def train_reward(
     settings = config.reward_model.model_dump(exclude={"restart"})
     seed = seed_for(config.seed, job.round_number, "training_reward")
     args = reward_model.Args(seed=seed, **settings)
-    cache: dict[str, np.ndarray] = {}
-
-    def observations(clip: Artifact) -> np.ndarray:  # [T, *O]: what each step led to
-        if clip.sha256 not in cache:
-            cache[clip.sha256] = unpack_npz(store.get(clip.key, clip.sha256))[0][1:]
-        return cache[clip.sha256]
-
-    clips = [[observations(clip) for clip in label.clips] for label in job.labels]
-    shapes = sorted({clip.shape for row in clips for clip in row} | {(len(row),) for row in clips})
-    if len(shapes) != 2:  # one shape of clips, one number of clips in a comparison
-        raise ValueError(f"the clips to compare differ in number, length or observation: {shapes}")
     data = reward_model.Preferences(
-        torch.from_numpy(np.array(clips)),  # [B, K, T, *O]
+        observations(job, store, should_stop),
         torch.tensor([label.ranks for label in job.labels]),
         torch.tensor([label.held_out for label in job.labels]),
     )
@@ -81,9 +77,11 @@ def train_reward(
             on_progress(fraction, metrics)
             log(fraction, metrics)
 
-        learned = reward_model.train(model, data, tell, should_stop)
+        epochs = from_time_to_time(Checkpoints(job, store, keep_checkpoint), load_settings().checkpoint_s)
+        learned = reward_model.train(model, data, tell, should_stop, epochs)
         if should_stop():
             raise StageStopped
+        learned[memory.METRIC] = memory.peak_mib()
         log(1.0, learned)
     # What was trained on goes into the record, so that it can be held against what was frozen.
     metrics: Metrics = {"labels_sha256": labels_sha256(job.labels), **learned}
@@ -94,6 +92,56 @@ def train_reward(
         metrics,
         put_artifact(store, "predictions", job.prefix + "predictions.json", told),
     )
+
+
+def from_time_to_time(checkpoints: Checkpoints, every_s: float) -> Callable[..., Iterator[int]]:
+    """Return what stores checkpoints, `every_s` seconds or more apart, and begins where one was made."""
+
+    def resumable(
+        epochs: range, model: reward_model.RewardModel, optimizer: torch.optim.Optimizer,
+        draw: torch.Generator,
+    ) -> Iterator[int]:  # fmt: skip
+        begin, stored_at = checkpoints.restore(model, optimizer, draw), time.monotonic()
+        for epoch in epochs[begin:]:
+            if epoch > begin and time.monotonic() - stored_at >= every_s:
+                checkpoints.save(epoch, model, optimizer, draw)
+                stored_at = time.monotonic()
+            yield epoch
+
+    return resumable
+
+
+def observations(job: TrainRewardJob, store: Store, should_stop: Callable[[], bool]) -> torch.Tensor:
+    """Return what each step of the label set's clips led to [B, K, T, *O].
+
+    Of stacked frames each lies in memory once: what is returned is a view of them. ValueError for clips that
+    cannot be compared with each other.
+    """
+
+    def load(clip: Artifact) -> np.ndarray:  # [T, *O]
+        return unpack_npz(store.get(clip.key, clip.sha256))[0][1:]
+
+    count, like = len(job.labels[0].clips), load(job.labels[0].clips[0])
+    stacked = like.ndim == 4  # [T, C, H, W]
+    length = len(like) + (like.shape[1] - 1 if stacked else 0)
+    shape = (len(job.labels), count, length, *like.shape[2 if stacked else 1 :])
+    frames = torch.from_numpy(np.empty(shape, like.dtype))
+    places: dict[str, tuple[int, int]] = {}  # where a clip lies already: several may have compared it
+    for row, label in enumerate(job.labels):
+        if should_stop():
+            raise StageStopped
+        for column, clip in enumerate(label.clips):
+            if clip.sha256 in places:
+                frames[row, column] = frames[places[clip.sha256]]
+                continue
+            after = load(clip)
+            if after.shape != like.shape or len(label.clips) != count:
+                shapes = [(count, *like.shape), (len(label.clips), *after.shape)]
+                raise ValueError(f"the clips to compare differ in number, length or observation: {shapes}")
+            once = np.concatenate([after[0], after[1:, -1]]) if stacked else after
+            frames[row, column] = torch.from_numpy(once.copy())
+            places[clip.sha256] = (row, column)
+    return frames.unfold(2, like.shape[1], 1).movedim(-1, 3) if stacked else frames
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from services.reward_trainer.stages import train_reward
 from services.torch_setup import hello, prepare
+from services.tracking import tracked
 from shared.trainer_process import serve
 
 if __name__ == "__main__":
-    serve({"training_reward": train_reward}, hello(), prepare)
+    serve(tracked({"training_reward": train_reward}), hello(), prepare)

@@ -8,13 +8,15 @@ export class Problem extends Error {
     this.reason = reason;
   }
 
-  // Trying again later may help: nobody answered, or the server is in trouble.
+  // Trying again later may help: nobody answered, the server is in trouble, or it was not the server at all that
+  // answered but something in between, which knows nothing of what it refuses.
   get passing() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.status === 0 || this.status === 429 || this.status >= 500 || this.reason === FOREIGN;
   }
 }
 
 const PATIENCE_MS = 15000;
+const FOREIGN = "foreign"; // an error that is no problem document
 
 export async function call(method, path, body) {
   let response;
@@ -37,7 +39,7 @@ export async function call(method, path, body) {
     }
   }
   if (response.ok) return data;
-  throw new Problem(response.status, data?.reason ?? "unknown", data?.detail ?? response.statusText, data?.errors);
+  throw new Problem(response.status, data?.reason ?? FOREIGN, data?.detail ?? response.statusText, data?.errors);
 }
 
 // Who am I? Where visitors need no token, the first visit makes a labeler.

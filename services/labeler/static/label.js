@@ -3,8 +3,11 @@
 import { call, sleep, uuid, whoAmI } from "./api.js";
 import { listen } from "./events.js";
 import { DIALOGS, onActions } from "./keys.js";
+import { Leases } from "./leases.js";
 import { Outbox } from "./outbox.js";
+import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
+import { Practice } from "./practice.js";
 import { inWords, Recent } from "./recent.js";
 import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
@@ -14,15 +17,26 @@ import { drawHead, drawTitle, drawView, flash } from "./views.js";
 import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
-const AWAY_MS = 5 * 60 * 1000; // without a sign of life for so long, pairs are left to others
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
 
 const $ = (id) => document.getElementById(id);
-const { experiment, lease, clips } = document.body.dataset;
+const { experiment, lease, clips, practice: offered } = document.body.dataset;
 const LOCKED = `First watch ${clips > 2 ? "all" : "both"} clips once.`;
 const stage = $("stage");
 const waiting = new Waiting(experiment);
 const speed = new Speed();
+const pace = new Pace();
+const leases = new Leases(lease, {
+  kept: () => queue.filter((pair) => !pair.comparison.isPractice && !outbox.pending.has(pair.id)),
+  onLost,
+  onKept: refill,
+});
+const practice = new Practice(experiment, Number(offered) > 0, {
+  add: (comparison) => queue.push(new Pair(comparison, stage, render)),
+  next: () => (drop(queue[0]), render()),
+  end: () => (drop(...queue), refill(), render()),
+  render,
+});
 
 let me = null;
 let status = null;
@@ -33,13 +47,12 @@ let view = "loading";
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
-let activeAt = performance.now();
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
 
 function act(action) {
-  activeAt = performance.now();
+  leases.present();
   waiting.looked();
   if (action === "recent" && !$("recent").open) recent.draw();
   if (DIALOGS.includes(action)) return $(action).open ? $(action).close() : $(action).showModal();
@@ -49,7 +62,8 @@ function act(action) {
   if (action === "pause") return pause();
   if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
   if (["slower", "faster", "speed"].includes(action)) return changeSpeed(action);
-  return settle(action);
+  if (practice.told) return practice.goOn(action);
+  return action === "next" ? undefined : settle(action);
 }
 
 function settle(action) {
@@ -59,9 +73,12 @@ function settle(action) {
   const ranks = ranker && !["skip", "incomparable"].includes(action) ? ranker.take(action) : RANKS[action];
   if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
+  if (practice.on) return practice.answer(pair, action, ranks, seconds);
+  const focused = pair.element.contains(document.activeElement);
   queue.shift();
   pair.hide();
   show(); // first of all the next pair
+  if (focused) queue[0]?.element.querySelector(".rank")?.focus();
   flash(action);
   const comparison = pair.comparison;
   if (action === "skip") {
@@ -75,6 +92,7 @@ function settle(action) {
     if (history.length) delete history.at(-1).pair;
     history.push({ id, action, comparison, pair });
     me.labels += 1;
+    pace.answered();
     say(inWords(ranks));
   }
   render();
@@ -102,6 +120,7 @@ function takeBack({ id, comparison, pair }) {
   history = history.filter((one) => one.id !== id);
   if (!outbox.recall(id)) outbox.add({ kind: "undo", id, comparison: comparison.id });
   me.labels -= 1;
+  pace.undone();
   queue[0]?.hide();
   if (pair) pair.ranking = null;
   queue.unshift(pair ?? new Pair(comparison, stage, render));
@@ -150,9 +169,15 @@ function show() {
 
 async function refill() {
   const missing = AHEAD - queue.length;
-  if (claiming || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  if (claiming || practice.on || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
   if (waiting.called && document.hidden) return; // who was called takes no pairs from others before they are back
   claiming = true;
+  if (await practice.begin()) {
+    claiming = false;
+    show();
+    waiting.callBack();
+    return render();
+  }
   const sentAt = performance.now();
   const count = Math.min(10, AHEAD + outbox.pending.size);
   let claims;
@@ -171,7 +196,11 @@ async function refill() {
     ({ id }) => !known.has(id) && !pending.has(id) && !(settledAt.get(id) > sentAt),
   );
   const wasEmpty = queue.length === 0;
-  for (const comparison of came) queue.push(new Pair(comparison, stage, render));
+  for (const comparison of came) {
+    const later = claims.comparisons.slice(claims.comparisons.indexOf(comparison) + 1).map(({ id }) => id);
+    const place = queue.findIndex((pair, index) => index > 0 && later.includes(pair.id)); // the server's order
+    queue.splice(place < 0 ? queue.length : place, 0, new Pair(comparison, stage, render));
+  }
   if (wasEmpty && queue.length) {
     show();
     waiting.callBack();
@@ -185,7 +214,8 @@ function onStatus(news) {
   if (moved || status.round_state !== "labeling") {
     if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
     const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.batch !== status.batch) : queue;
-    for (const pair of stale) drop(pair);
+    practice.forget();
+    drop(...stale);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
   if (moved && document.hidden && status.state === "running" && status.round_state === "labeling") waiting.callBack();
@@ -207,6 +237,7 @@ function onRefused(item, problem) {
     const index = history.findIndex((one) => one.id === item.id);
     if (index >= 0) history.splice(index, 1)[0].pair?.destroy();
     me.labels -= 1;
+    pace.undone();
     say(`One answer was not taken: ${problem.message}.`, true);
   } else if (item.kind === "undo") {
     const pair = queue.find((one) => one.id === item.comparison);
@@ -230,30 +261,18 @@ function onTrouble(problem) {
   }
 }
 
-function drop(pair) {
-  const first = pair === queue[0];
-  queue = queue.filter((one) => one !== pair);
-  pair.destroy();
-  if (first) show();
+function drop(...pairs) {
+  const first = queue[0];
+  queue = queue.filter((one) => !pairs.includes(one));
+  for (const pair of pairs) pair.destroy();
+  if (queue[0] !== first) show();
 }
 
-async function renewForEver() {
-  for (;;) {
-    await sleep((1000 * lease) / 3);
-    if (document.hidden || performance.now() - activeAt > AWAY_MS) continue;
-    for (const pair of [...queue]) {
-      if (outbox.pending.has(pair.id)) continue;
-      try {
-        await call("POST", `/api/comparisons/${pair.id}/renew`);
-      } catch (problem) {
-        if (problem.passing || !queue.includes(pair)) continue;
-        if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
-        drop(pair);
-        render();
-      }
-    }
-    refill();
-  }
+function onLost(pair, problem) {
+  if (!queue.includes(pair)) return;
+  if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
+  drop(pair);
+  render();
 }
 
 // ------------------------------------------------------------------------ what is shown
@@ -280,14 +299,17 @@ function render() {
   waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead(status, {
-    given: status.given + outbox.count("answer") - outbox.count("undo"),
+    // What is on its way counts when it is stuck: else the server says in a moment how far the batch is.
+    given: status.given + ($("offline").hidden ? 0 : outbox.count("answer") - outbox.count("undo")),
     mine: me.labels,
+    pace: pace.value,
     undoable,
     playing,
     speed: speed.value,
     locked: Boolean(queue[0]?.locked),
   });
   ranker?.draw(queue[0]?.locked);
+  practice.draw();
   drawTitle(view, status, waiting.called);
 }
 
@@ -301,12 +323,12 @@ const ranker = clips > 2 ? new Ranker(Number(clips), {
 onActions(act);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  activeAt = performance.now();
+  leases.present();
   waiting.looked();
   refill();
   render();
 });
-addEventListener("pointermove", () => (activeAt = performance.now()), { passive: true });
+addEventListener("pointermove", () => leases.present(), { passive: true });
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 offerRename(() => me, (renamed) => (me = renamed));
@@ -331,7 +353,7 @@ async function begin() {
   render();
   refill();
   listen(experiment, onStatus, (down) => (document.body.dataset.connection = down ? "down" : "up"));
-  renewForEver();
+  leases.keepForEver();
   setInterval(() => view === "waiting" && refill(), 3000);
 }
 

@@ -24,6 +24,7 @@ export class Outbox {
     this.sending = false;
     this.wake = null;
     addEventListener("online", () => this.wake?.());
+    addEventListener("beforeunload", (event) => this.items.some((item) => item.isLoose) && event.preventDefault());
     this.#send();
   }
 
@@ -99,8 +100,9 @@ export class Outbox {
   #store(item) {
     try {
       localStorage.setItem(this.#key(item), JSON.stringify(item));
+      item.isLoose = false;
     } catch {
-      // A full or forbidden store: the answer still lives in this page.
+      item.isLoose = true; // a full or forbidden store: the answer lives in this page, which asks before it goes
     }
   }
 
@@ -114,8 +116,12 @@ export class Outbox {
     const items = [];
     for (const key of Object.keys(localStorage)) {
       if (!key.startsWith(PREFIX)) continue;
-      const item = JSON.parse(localStorage.getItem(key));
-      if (item.labeler === this.labeler) items.push(item);
+      try {
+        const item = JSON.parse(localStorage.getItem(key));
+        if (item.labeler === this.labeler) items.push(item);
+      } catch {
+        // Not written by this page: it must not keep the others from being sent.
+      }
     }
     return items.sort((one, other) => one.order - other.order);
   }

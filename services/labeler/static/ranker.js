@@ -140,5 +140,6 @@ function drawTier(tier) {
 function drawSlot() {
   const item = document.createElement("li");
   item.className = "slot";
+  item.setAttribute("aria-hidden", true);
   return item;
 }

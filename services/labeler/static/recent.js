@@ -5,7 +5,6 @@ import { inOrder, tiersOf } from "./ranking.js";
 
 const MOST = 10;
 const STACKED = matchMedia("(max-width: 44rem), (max-aspect-ratio: 4/5)"); // as in the style sheet
-const WORD = document.body.dataset.clips > 2 ? "Comparison" : "Pair";
 
 export function inWords(ranks) {
   if (ranks === null) return "Cannot compare";
@@ -49,17 +48,18 @@ export class Recent {
       : answers.length
         ? "The newest first. Change one, and its clips come up again."
         : "You have given no answer in this batch yet.";
-    if (!told.frozen) this.list.replaceChildren(...answers.slice(0, MOST).map((one) => this.#row(one)));
+    if (!told.frozen) this.list.replaceChildren(...answers.slice(0, MOST).map((one, place) => this.#row(one, place)));
   }
 
-  #row(answer) {
+  #row(answer, place) {
+    const which = place ? `${place + 1} answers ago` : "the last answer";
     const row = document.createElement("li");
     const words = document.createElement("span");
-    words.textContent = `${WORD} ${answer.comparison.id}: ${inWords(answer.ranks)}`;
+    words.textContent = `${which[0].toUpperCase()}${which.slice(1)}: ${inWords(answer.ranks)}`;
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Change";
-    button.setAttribute("aria-label", `Change the answer about ${WORD.toLowerCase()} ${answer.comparison.id}`);
+    button.setAttribute("aria-label", `Change ${place ? "what you said " : ""}${which}`);
     button.addEventListener("click", () => this.change(answer));
     row.append(words, button);
     return row;

@@ -1,4 +1,4 @@
-// A word to the labeler: seen for a moment, and read out by a screen reader. `tell`: read out alone.
+// A word to the labeler: seen for a moment, and read out by a screen reader.
 
 const $ = (id) => document.getElementById(id);
 

@@ -25,14 +25,15 @@ export function drawView(view, status, undoable) {
   else counting = null;
 }
 
-// `given` counts the labels of the batch as they will be in a moment, `mine` those of this labeler.
-export function drawHead(status, { given, mine, undoable, playing, speed, locked }) {
+// `given` counts the labels of the batch as they will be in a moment, `mine` those of this labeler, who gives
+// `pace` a minute (null: nobody knows yet).
+export function drawHead(status, { given, mine, pace, undoable, playing, speed, locked }) {
   const inBatch = status.round_state === "labeling";
   $("batch").hidden = !inBatch;
   $("batch").max = status.wanted || 1;
   $("batch").value = given;
   $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
-  $("mine").textContent = `You: ${mine}`;
+  $("mine").textContent = `You: ${mine}${pace === null ? "" : ` · ${pace} a minute`}`;
   $("undo").disabled = !undoable;
   $("pause-word").textContent = playing ? "Pause" : "Play";
   $("steps").hidden = playing;
