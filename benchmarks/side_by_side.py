@@ -55,7 +55,7 @@ class Side:
 
     def turn(self, folder: Path) -> dict[str, float]:
         """Let it work once; `folder` is where it runs, and where what it says is kept."""
-        log = folder / "log"
+        log = folder / "stderr"
         if self.process is None:
             environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
             with log.open("w") as said:

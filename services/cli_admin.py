@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -141,6 +142,40 @@ def events(
     with admin(data_dir, url) as api:
         found = api.pages(f"/experiments/{name}/events?after={after}")
     print_json(found) if as_json else console.print(show.events_table(found))
+
+
+@app.command()
+def actions(
+    about: Annotated[
+        str | None, typer.Option(help="Only what was done to this experiment or labeler.")
+    ] = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Print what administrators did, the newest first: when, from where, to what, and why.
+
+    lockstep actions --about cartpole
+    """
+    with admin(data_dir, url) as api:
+        found = api.pages(f"/actions?{urlencode({'about': about} if about else {})}")
+    print_json(found) if as_json else console.print(show.actions_table(found))
+
+
+@app.command()
+def reusable(data_dir: DataDir = None, url: Url = None, as_json: Json = False) -> None:
+    """List the experiments whose labels another can begin with, and what must be the same there.
+
+        lockstep reusable
+    """  # fmt: skip
+    with admin(data_dir, url) as api:
+        found = api.call("GET", "/reusable")
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        same = ", ".join(f"{key} = {value}" for key, value in one["given_with"].items())
+        say(f"{one['name']}: {one['answers']} answers, given with {same}")
 
 
 @app.command()

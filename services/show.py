@@ -215,6 +215,16 @@ def events_table(found: Sequence[Report]) -> Table:
     return table
 
 
+def actions_table(found: Sequence[Report]) -> Table:
+    """Draw one line an act of an administrator."""
+    table = _table("id", "at", "from", "did", "to", "with")
+    for one in found:
+        detail = ", ".join(f"{key}: {value}" for key, value in (one["detail"] or {}).items())
+        place = _moment(one["at"]), one["address"], one["action"], one["about"] or ""
+        table.add_row(str(one["id"]), *place, detail)
+    return table
+
+
 def invitations_table(found: Sequence[Report]) -> Table:
     """Draw one line an invitation."""
     table = _table("id", "for", "state", "made", "good until")

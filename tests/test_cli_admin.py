@@ -115,6 +115,13 @@ def test_everything_an_administrator_can_do_has_a_command(lockstep: Shell) -> No
         assert zoe.get("/api/me").status_code == 401
     assert "nobody here is called owl" in lockstep("shut-out", "owl", status=2)
 
+    assert "ended_sessions" in lockstep("actions")
+    acts = lockstep.json("actions", "--about", "calm")
+    assert [one["action"] for one in acts] == ["finished", "resumed", "paused", "created"]
+    assert acts[0]["detail"] == {"reason": "enough"}
+    assert "shapes: 12 answers, given with env_id = CartPole-v1" in lockstep("reusable")
+    assert {one["name"] for one in lockstep.json("reusable")} == {"shapes", "calm"}
+
     wanted = {f"{method} {path}" for method, path in operations() if path.startswith("/api/admin/")}
     lacking = {one for one in wanted - lockstep.called if one.split()[1] not in OF_PAGES}
     assert not lacking, f"no command asks {lacking}: give cli_admin.py one, or name it in OF_PAGES"

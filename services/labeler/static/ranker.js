@@ -20,8 +20,12 @@ export class Ranker {
     drag({
       shelf: $("shelf"),
       list: this.list,
-      mayDrag: mayRank,
+      mayDrag: () => {
+        this.dragged = current();
+        return mayRank();
+      },
       onDrop: (clip, at, equal) => {
+        if (current() !== this.dragged) return; // other clips have come meanwhile
         this.ranking.put(clip, at, equal);
         if (this.ranking.left.length) this.#tellOrder();
         else say("All are ranked: Enter or Done sends it");
