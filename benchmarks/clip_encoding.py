@@ -15,7 +15,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
-from benchmarks.peers.turn import Clock, serve
+from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.agent_trainer.clips import encode_mp4
 
@@ -36,15 +36,15 @@ def play(game: str, frames: int) -> np.ndarray:
     return np.stack(shown[66:])
 
 
-def serve_ours(path: str) -> None:
-    """Encode the frames at `path` whenever asked."""
+def our_work(path: str) -> Work:
+    """Return what encodes the frames at `path`."""
     frames = np.load(path)
 
     def work(clock: Clock) -> dict[str, float]:
         clock.restart()
         return {"units": 1, "bytes": len(encode_mp4(frames, FPS))}
 
-    serve(work)
+    return work
 
 
 def compare(game: str, frames: int, turns: int, peer: bool = True) -> dict[str, float]:
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--serve", metavar="FRAMES", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve_ours(args.serve)
+        serve(our_work(args.serve))
         return
     found = {game: compare(game, args.frames, args.turns, not args.alone) for game in GAMES}
     print()

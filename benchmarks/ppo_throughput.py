@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from benchmarks.peers.turn import Clock, serve
+from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.agent_trainer import atari, ppo
 from services.agent_trainer.envs import make_envs
@@ -38,8 +38,8 @@ ARGS = {
 }  # fmt: skip
 
 
-def serve_ours(kind: str, steps: int, learn: bool) -> None:
-    """Train for `steps` whenever asked: to learn each time from new weights, else always the same agent."""
+def our_work(kind: str, steps: int, learn: bool) -> Work:
+    """Return what trains for `steps`: to learn, each time from new weights, else always the same agent."""
     game = kind.partition("-")[0]
     args = ppo.Args(**vars(ARGS[game]) | {"total_steps": steps})
     torch.set_num_threads(torch.get_num_threads() if game == "pong" else 1)
@@ -66,7 +66,7 @@ def serve_ours(kind: str, steps: int, learn: bool) -> None:
         envs.close()
         return done | {"return": statistics.fmean(last) if last else float("nan")}
 
-    serve(work)
+    return work
 
 
 def mine(name: str, kind: str, steps: int, learn: bool) -> Side:
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=3, metavar=("KIND", "STEPS", "LEARN"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve_ours(args.serve[0], int(args.serve[1]), args.serve[2] == "1")
+        serve(our_work(args.serve[0], int(args.serve[1]), args.serve[2] == "1"))
         return
     checkout = args.cleanrl.resolve() if args.cleanrl else None
     if checkout and not (checkout / "cleanrl" / "ppo_atari.py").exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.peers.turn import Clock, serve
+from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.reward_trainer import reward_model
 from services.torch_setup import set_threads
@@ -37,8 +37,8 @@ def make_clips(path: Path, comparisons: int, length: int) -> None:
     )
 
 
-def serve_ours(path: str, members: int, epochs: int, batch_size: int) -> None:
-    """Train a new model on the clips at `path` whenever asked."""
+def our_work(path: str, members: int, epochs: int, batch_size: int) -> Work:
+    """Return what trains a new model on the clips at `path`."""
     set_threads()
     data = np.load(path)
     clips, ranks = torch.from_numpy(data["observations"][:, :, 1:]), torch.from_numpy(data["ranks"])
@@ -51,7 +51,7 @@ def serve_ours(path: str, members: int, epochs: int, batch_size: int) -> None:
         accuracy = reward_model.train(model, preferences)["train/accuracy"]
         return {"units": len(clips) * epochs, "accuracy": accuracy}
 
-    serve(work)
+    return work
 
 
 def compare(members: int, length: int, comparisons: int, turns: int, epochs: int, peer: bool) -> float:
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve_ours(args.serve[0], *map(int, args.serve[1:]))
+        serve(our_work(args.serve[0], *map(int, args.serve[1:])))
         return
     found: dict[str, dict[str, float]] = {"vs_imitation": {}, "ensemble_vs_imitation": {}}
     for key, members in zip(found, (1, 3), strict=True):

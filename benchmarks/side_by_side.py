@@ -22,7 +22,7 @@ TORCH = "torch==2.13.0"
 PEERS = {  # name of an environment: what pip installs into it
     "imageio": ("imageio-ffmpeg==0.8.1", "numpy"),
     "imitation": (TORCH, "imitation==1.0.1"),
-    "envpool": ("envpool==1.2.7", "numpy"),
+    "envs": ("envpool==1.2.5", "gymnasium==1.4.0", "ale-py==0.12.1", "opencv-python-headless", "numpy"),
     "sb3": (TORCH, "stable-baselines3==2.9.2", "ale-py==0.12.1", "opencv-python-headless"),
     # What CleanRL's own pyproject.toml asks for, but a newer ALE, which brings the games along.
     "cleanrl": (
@@ -55,7 +55,7 @@ class Side:
 
     def turn(self, folder: Path) -> dict[str, float]:
         """Let it work once; `folder` is where it runs, and where what it says is kept."""
-        log = folder / "log"
+        log = folder / "stderr"
         if self.process is None:
             environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
             with log.open("w") as said:
@@ -76,8 +76,10 @@ class Side:
         """End its process."""
         if self.process:
             assert self.process.stdin
+            assert self.process.stdout
             self.process.stdin.close()
             self.process.wait()
+            self.process.stdout.close()
             self.process = None
 
     def rate(self, clock: str = "wall") -> float:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import Column, Table
 
 from shared import grants, models, states
+from shared.column_types import State, UTCDateTime
 from shared.config import ExperimentConfig, Section
 from shared.settings import Settings, load_settings
 
@@ -136,9 +137,9 @@ def _line(model: type) -> int:
 
 def _type(column: Column[Any]) -> str:
     kind = column.type
-    if isinstance(kind, models.State):
+    if isinstance(kind, State):
         return "state"
-    return "timestamp" if isinstance(kind, models.UTCDateTime) else type(kind).__name__.lower()
+    return "timestamp" if isinstance(kind, UTCDateTime) else type(kind).__name__.lower()
 
 
 def _comments(model: type) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ import pytest
 from sqlalchemy import select, update
 
 from services import worker_loop
-from shared import labels, rounds
+from shared import handing_out, labels, rounds
 from shared.database import IDLE_S, Database
-from shared.labels import LabelError
+from shared.handing_out import Wish
+from shared.labels import Given, LabelError
 from shared.models import Attempt, Comparison, Lease, Preference, StoredArtifact
 from shared.states import AttemptState, ExperimentState, RoundState
 from shared.transitions import StaleState, lock_round
@@ -217,6 +219,35 @@ def test_eight_labelers_share_forty_comparisons(database: Database, wanted: int)
     assert core.labels_given(database) == [(wanted, wanted, wanted)] * 40
     closed = at_once(*[lambda: core.close(database, round_id)] * 4)
     assert sorted(map(len, closed)) == [0, 0, 0, 1]
+
+
+def test_three_services_that_each_serve_four_labelers_together_share_all_comparisons(
+    database: Database,
+) -> None:
+    """Each hands out and takes many at once, and though each locks many rows none waits in a circle."""
+    options = {"labels_per_comparison": 2}
+    experiment_id, _ = core.to_labeling(database, comparisons=30, labels=options)
+    name = core.experiment(database, experiment_id).name
+    people = [core.create_labeler(database, f"labeler-{n}") for n in range(12)]
+
+    def service(which: int) -> list[Any]:
+        mine, outcomes, empty = people[4 * which : 4 * which + 4], [], 0
+        while empty < 5:
+            with database.write() as session:
+                all_handed = handing_out.claim_all(session, name, [Wish(one, 3) for one in mine])
+            answers = [
+                Given(str(uuid.uuid4()), one.comparison_id, labeler, [1, 0])
+                for labeler, handed in zip(mine, all_handed, strict=True)
+                for one in handed.comparisons[:2]
+            ]
+            empty = 0 if answers else empty + 1
+            with database.write() as session:
+                outcomes += labels.answer_all(session, answers[::-1] if which else answers)
+        return outcomes
+
+    outcomes = at_once(*[lambda which=which: service(which) for which in range(3)])
+    assert [one for each in outcomes for one in each if isinstance(one, LabelError)] == []
+    assert core.labels_given(database) == [(2, 2, 2)] * 30
 
 
 def test_one_answer_sent_eight_times_at_once_counts_once(database: Database) -> None:

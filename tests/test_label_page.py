@@ -394,7 +394,7 @@ def test_an_operator_pauses_and_resumes_on_the_admin_page(site: Site) -> None:
     in_view(label, "paused")
     admin.get_by_role("button", name="Resume").click()
     in_view(label, "labeling")
-    admin.on("dialog", lambda dialog: dialog.accept())
     admin.get_by_role("button", name="Abandon").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Abandon").click()
     in_view(label, "ended")
     expect(admin.locator(".badge.abandoned")).to_be_visible()

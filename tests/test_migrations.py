@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from shared.column_types import UTCDateTime
 from shared.database import Database, migrate
-from shared.models import Base, BrowserSession, Experiment, Labeler, UTCDateTime
+from shared.models import Base, BrowserSession, Experiment, Labeler
 
 MIGRATE = "import sys; from shared.database import migrate; migrate(sys.argv[1])"
 

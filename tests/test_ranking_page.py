@@ -153,6 +153,15 @@ def test_the_ranking_is_accessible_and_all_clips_have_one_size_on_any_screen(sit
             assert box["width"] >= 44, (width, one.inner_text(), box)
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
+    page.set_viewport_size({"width": 390, "height": 844})
+    finger = page.context.new_cdp_session(page)
+    start, end = (page.locator(one).first.bounding_box() for one in (".pair.current video", ".slot"))
+    assert start
+    assert end
+    for kind, at in (("touchStart", start), ("touchMove", end), ("touchMove", end), ("touchEnd", None)):
+        touches = [{"x": at["x"] + 20, "y": at["y"] + 20}] if at else []
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+    assert shelf(page) == ["2", "1"]
     page.keyboard.press("?")
     found += found_on(page, "help")
     assert found == [], "\n".join(found)

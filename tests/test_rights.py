@@ -48,7 +48,7 @@ NO_DELETING = {
             "Effect": "Deny",
             "Principal": {"AWS": "arn:aws:iam::000000000000:user/lockstep-worker"},
             "Action": ["s3:DeleteObject"],
-            "Resource": ["arn:aws:s3:::lockstep/*"],
+            "NotResource": ["arn:aws:s3:::lockstep/artifacts/*/checkpoint-*"],
         }
     ],
 }
@@ -161,7 +161,8 @@ def lived_in(installation: Installation) -> Installation:
         admin.headers["Authorization"] = f"Bearer {labeler.admin_token.get_secret_value()}"
         parts.until(lambda: answers_at(url))
         people = stack.enter_context(httpx.Client(base_url=url, timeout=30))
-        for config in (tiny("whole"), tiny("paused")):
+        whole = tiny("whole", agent={"checkpoint_steps": 128})  # of 512: checkpoints come and go
+        for config in (whole, tiny("paused")):
             ok(admin.post("/api/admin/experiments", json={"config": config.model_dump(mode="json")}))
         as_a_person(people, "paused")
         for action in ("pause", "resume", "finish"):
@@ -362,8 +363,13 @@ def test_the_store_is_read_by_the_labeler_and_added_to_by_workers(lived_in: Inst
     for settings in made.values():
         assert settings.open_store().get(key, sha256)
     made["worker"].open_store().put("experiments/of-a-test", b"1")
+    with lived_in.sql("worker") as connection:  # the run above stored some, and they were of no more use
+        assert connection.execute("SELECT id FROM checkpoints").fetchall() == []
+    checkpoint, own = "experiments/1/checkpoint-000002.safetensors", made["worker"].open_store()
+    own.put(checkpoint, b"1")
     with pytest.raises(StoreError, match="refused"):
-        made["labeler"].open_store().put("experiments/of-another", b"1")
+        made["labeler"].open_store().delete(checkpoint)
+    own.delete(checkpoint)
     for settings in made.values():
         store = settings.open_store()
         with pytest.raises(StoreError, match="refused"):

@@ -13,6 +13,7 @@ from services.labeler.statistics import (
     nominal_alpha,
     ordinal_alpha,
     same_answers,
+    self_agreement,
     sign_test,
 )
 
@@ -119,3 +120,15 @@ def test_correlation() -> None:
     assert correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
     assert correlation([1, 2], [1, 2]) is None
     assert correlation([1, 2, 3], [5, 5, 5]) is None
+
+
+def test_agreement_with_oneself_counts_pairs_of_clips_and_both_kinds_of_incomparable() -> None:
+    repeats = [
+        ("ada", [0, 1], [0, 1]),
+        ("ada", [0, 1], [0, 0]),
+        ("ada", None, None),
+        ("ada", None, [0, 1]),
+        ("bob", [0, 1, 2], [0, 2, 1]),  # of three pairs, one is the other way round
+    ]
+    assert self_agreement(repeats) == {"ada": (2, 4), "bob": (2, 3)}
+    assert self_agreement([]) == {}

@@ -117,7 +117,8 @@ def test_who_waits_is_told_what_happens_sees_two_agents_and_is_called_back(site:
     assert playing(page) == [True, True]
     scene.train_agent()
     expect(captions).to_have_text(["Before: after round 2", "Now: after round 3"])
-    page.locator("#against").select_option("Round 1")
+    page.locator("#against").focus()
+    page.keyboard.press("ArrowDown")  # by the keyboard alone
     expect(captions).to_have_text(["Before: after round 1", "Now: after round 3"])
     page.wait_for_function(
         "() => [...document.querySelectorAll('#duo video')].every(one => one.currentTime > 0)"
@@ -129,7 +130,11 @@ def test_who_waits_is_told_what_happens_sees_two_agents_and_is_called_back(site:
     expect(page.locator("#notify-note")).to_contain_text("the browser tells you")
     assert page.evaluate("window.asked") == 1
     page.evaluate(GO, True)
+    agents = site.open("/agents/shapes")
+    expect(agents.locator("#round")).to_have_text("Round 4 of 4")
+    expect(agents.locator("#films video")).to_have_count(3)
     scene.collect()
+    expect(agents.get_by_role("status")).to_contain_text("New clips are here")
     expect(page).to_have_title(re.compile("New clips"))
     page.wait_for_function("() => window.rung.length === 1 && window.rung[0].shown")
     assert page.evaluate("window.rung[0]") | {"closed": False} == {

@@ -32,7 +32,10 @@ class Clock:
         return {"wall": time.perf_counter() - self.wall, "cpu": used() - self.cpu}
 
 
-def serve(work: Callable[[Clock], dict[str, float]]) -> None:
+Work = Callable[[Clock], dict[str, float]]
+
+
+def serve(work: Work) -> None:
     """Do `work` for each line that comes in; answer each with a line of JSON.
 
     `work` returns what it did: `units`, how much of it, and whatever else is to be told. It may restart the

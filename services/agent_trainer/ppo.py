@@ -6,8 +6,7 @@
 
 It learns from `reward_fn(observations, actions, next_observations)`. The environment's own reward is added up
 as the *true return* and logged; unless `--reward env` is asked for, nothing that learns ever sees it. Where
-people judge, `envs.py` also hides the ends of episodes: such an environment never reports `terminated`, and
-every end is bootstrapped like a time limit.
+people judge, `envs.py` also hides the ends of episodes: every end is bootstrapped like a time limit.
 
 Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurrent and continuous policies.
 """
@@ -139,13 +138,17 @@ class Agent(nn.Module):
             self.critic = start(nn.Linear(hidden, 1), 1.0)
 
     def features(self, observations: Tensor) -> Tensor:
-        """Return what policy and critic read of observations [..., *O]: numbers of about size 1."""
-        x = (observations - self.mean) / self.deviation
+        """Return what policy and critic read of observations [..., *O], or of frames from `prepare`."""
         if self.eyes is None:
-            return x
-        leading, x = x.shape[:-3], x.clamp(-5, 5).flatten(0, -4).contiguous(memory_format=torch.channels_last)
+            return (observations - self.mean) / self.deviation
+        x = self.prepare(observations) if observations.dtype == torch.uint8 else observations
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            return self.eyes(x).float().view(*leading, -1)  # type: ignore[no-any-return]
+            return self.eyes(x.flatten(0, -4).movedim(-1, 1)).float().view(*x.shape[:-3], -1)  # type: ignore[no-any-return]
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Return frames [..., C, H, W] as the convolutions like them: of about size 1, [..., H, W, C]."""
+        x = ((frames - self.mean) / self.deviation).clamp(-5, 5).movedim(-3, -1)
+        return x.to(torch.bfloat16 if self.in_bfloat16 else torch.float32).contiguous()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return every action's log-probability [..., A] and the value [...] of observations [..., *O]."""
@@ -159,21 +162,17 @@ class Agent(nn.Module):
     def measure(self, observations: Tensor, space: Any) -> None:
         """Fix the normalisation for good: by the bounds that `space` declares, else by sights [..., *O].
 
-        Fixed, since a policy whose inputs are rescaled while it learns unlearns: with running statistics
-        CartPole took more than twice as many steps. The bounds of a pixel say little: where a ball may fly, a
-        pixel is nearly always dark. So frames are measured, with a floor of 8 of 255 under the deviations.
+        A policy whose inputs are rescaled unlearns. Frames are measured: a pixel's bounds say little.
         """
         seen = observations.flatten(0, -len(self.mean.shape) - 1).float()
-        deviation = seen.std(0, correction=0)
-        if self.eyes is not None:
-            self.mean.copy_(seen.mean(0))
-            self.deviation.copy_(deviation.clamp(min=8))
-        else:
+        mean, deviation = seen.mean(0), seen.std(0, correction=0).clamp(min=8 if self.eyes else 0)
+        if self.eyes is None:
             low, high = (torch.tensor(bound, device=seen.device) for bound in (space.low, space.high))
             bounded = (low > -1e6) & (high < 1e6)
-            self.mean.copy_(torch.where(bounded, (low + high) / 2, seen.mean(0)))
+            mean = torch.where(bounded, (low + high) / 2, mean)
             deviation = torch.where(bounded, (high - low) / 4, deviation)
-            self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
         self.measured.fill_(1)
 
 
@@ -189,6 +188,7 @@ class Player:
         self.finished: list[tuple[float, int]] = []  # true return and length of every episode that ended
 
 
+@torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]  # casts weights once, not each step
 @torch.no_grad()
 def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = None) -> Rollout:
     """Play `steps` in each environment with actions drawn from the policy.
@@ -248,17 +248,19 @@ def update(
     draw: torch.Generator,
 ) -> dict[str, float]:  # fmt: skip
     """Improve the agent on one rollout with rewards [T, N]; return the losses under CleanRL's names."""
+    seen = agent.prepare(data.observations) if agent.eyes else data.observations  # once for all epochs
+    new = torch.cat([data.ended[:-1], data.ended[-1:] | True]) | (agent.eyes is None)  # no next step's own
     with torch.no_grad():
-        values, next_values = agent(data.observations)[1], agent(data.next_observations)[1]
+        values = agent(seen)[1]
+        next_values = values.roll(-1, 0).masked_scatter(new, agent(data.next_observations[new])[1])
     advantages = gae(rewards, values, next_values, data.terminated, data.ended, args)
     targets = advantages + values
-    observations = data.observations.flatten(0, 1)  # [T·N, *O]
-    flat = [x.flatten() for x in (data.actions, data.log_probs, advantages, targets)]  # [T·N] each
+    flat = [x.flatten(0, 1) for x in (seen, data.actions, data.log_probs, advantages, targets)]  # [T·N, …]
     for _ in range(args.update_epochs):
-        order = torch.randperm(len(observations), generator=draw).to(observations.device)
+        order = torch.randperm(len(flat[0]), generator=draw).to(seen.device)
         for index in torch.split(order, args.minibatch_size):
-            actions, old_log_probs, advantage, target = (x[index] for x in flat)
-            log_policy, value = agent(observations[index])  # [B, A], [B]
+            some, actions, old_log_probs, advantage, target = (x[index] for x in flat)
+            log_policy, value = agent(some)  # [B, A], [B]
             log_ratio = log_policy.gather(-1, actions[:, None]).squeeze(-1) - old_log_probs
             ratio = log_ratio.exp()
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)

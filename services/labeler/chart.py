@@ -26,5 +26,9 @@ class Chart:
     @property
     def known(self) -> bool:
         """Whether there is anything to draw."""
-        places = [self.columns.index(name) for name in self.drawn]
-        return any(row[place] is not None for row in self.rows for place in places)
+        return any(self.has(name) for name in self.drawn)
+
+    def has(self, name: str) -> bool:
+        """Whether a column has any value."""
+        place = self.columns.index(name)
+        return any(row[place] is not None for row in self.rows)

@@ -41,6 +41,8 @@ def charts(session: Session, experiment: Experiment, told: Mapping[int, Told] | 
     for chart in found:
         if not chart.known:
             chart.says = [chart.empty]
+        elif chart.kind == "panels":  # none for what was never reported; the table says so
+            chart.drawn = [name for name in chart.drawn if chart.has(name)]
     return found
 
 

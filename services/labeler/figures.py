@@ -1,9 +1,10 @@
 """Plotly figures of the admin page's charts, made here and drawn by the browser.
 
-Plotly takes a while to load, so that happens at the first chart, not when the labeler starts.
+Plain values, as Plotly's schema has them: its Python classes, which check each of them, cost a hundred times
+more and are for the tests. Its installed package also holds the script that draws.
 """
 
-import json
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,50 +27,51 @@ PANEL_H, TALL, SIDE_BY_SIDE = 120, 260, 3  # pixels; from so many panels on they
 
 def figure(chart: Chart) -> dict[str, Any]:
     """Return a chart as Plotly's JSON. Text, grid and ground take the page's colours in the browser."""
-    import plotly.graph_objects as go
-
-    drawn = go.Figure()
-    for number, name in enumerate(chart.drawn):
-        drawn.add_trace(_trace(chart, number, name))
-    drawn.update_layout(
-        template="none",
-        height=TALL,
-        barmode="stack" if chart.kind == "stacked" else "group",
-        margin={"l": 60, "r": 16, "t": 12, "b": 44},
-        showlegend=len(chart.drawn) > 1 and chart.kind != "panels",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hovermode="x unified",
-        xaxis=_across(chart),
-        yaxis={
+    layout: dict[str, Any] = {
+        "height": TALL,
+        "barmode": "stack" if chart.kind == "stacked" else "group",
+        "margin": {"l": 60, "r": 16, "t": 12, "b": 44},
+        "showlegend": len(chart.drawn) > 1 and chart.kind != "panels",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "x unified",
+        "xaxis": _across(chart),
+        "yaxis": {
             "title": {"text": chart.unit},
+            "automargin": True,
             "rangemode": "normal" if chart.kind in ("lines", "panels") else "tozero",
         },
-    )
+    }
     if chart.kind == "panels":
-        drawn.update_layout(**_panels(chart))
+        layout |= _panels(chart)
     if chart.kind == "diagonal":
         line = {"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 1, "line": {"dash": "dash", "width": 1}}
-        drawn.update_layout(shapes=[line], xaxis={"range": [0, 1]}, yaxis={"range": [0, 1]})
-    found: dict[str, Any] = json.loads(drawn.to_json())
-    return found
+        layout["shapes"] = [line]
+        for axis in ("xaxis", "yaxis"):
+            layout[axis]["range"] = [0, 1]
+    return {
+        "data": [_trace(chart, number, name) for number, name in enumerate(chart.drawn)],
+        "layout": layout,
+    }
 
 
-def _trace(chart: Chart, number: int, name: str) -> Any:
-    import plotly.graph_objects as go
-
-    across = [row[0] for row in chart.rows]
-    up = [row[chart.columns.index(name)] for row in chart.rows]
+def _trace(chart: Chart, number: int, name: str) -> dict[str, Any]:
+    column = chart.columns.index(name)
+    trace: dict[str, Any] = {
+        "x": [one.isoformat() if isinstance(one, datetime) else one for one, *_ in chart.rows],
+        "y": [row[column] for row in chart.rows],
+        "name": name,
+    }
     paint = COLOURS[number % len(COLOURS)]
     if chart.kind in ("bars", "stacked"):
         # A bar over time begins where its time does and is as wide.
         time = {"xperiod": 60_000 * chart.bar_min, "xperiodalignment": "middle"} if chart.bar_min else {}
-        return go.Bar(x=across, y=up, name=name, marker={"color": paint}, **time)
+        return trace | {"type": "bar", "marker": {"color": paint}} | time
     few = chart.columns[0] == "round" or chart.kind == "diagonal"  # each point by itself
     mode = "lines+markers" if few else "lines"
     nth = str(number + 1) if number else ""
     axes = {"xaxis": f"x{nth}", "yaxis": f"y{nth}"} if chart.kind == "panels" else {}
     line, mark = {"color": paint}, {"color": paint, "size": 7 if chart.kind != "panels" else 5}
-    return go.Scatter(x=across, y=up, name=name, mode=mode, line=line, marker=mark, **axes)
+    return trace | {"type": "scatter", "mode": mode, "line": line, "marker": mark} | axes
 
 
 def _across(chart: Chart) -> dict[str, Any]:

@@ -76,8 +76,7 @@ class RewardModel(nn.Module):
                 layers, channels = [*layers, layer, nn.ReLU()], 16 * args.members
             self.eyes = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             features = self.eyes(torch.zeros(1, *shape)).numel() // args.members
-        sizes = (features, args.hidden, args.hidden, 1)
-        for inputs, units in pairwise(sizes):
+        for inputs, units in pairwise((features, args.hidden, args.hidden, 1)):
             bound = inputs**-0.5
             weight = torch.empty(args.members, inputs, units).uniform_(-bound, bound, generator=draw)
             self.weights.append(nn.Parameter(weight))  # [M, inputs, units]

@@ -19,7 +19,7 @@ function actionOf(event) {
 
 export function onActions(act) {
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
     const action = actionOf(event);
     if (!action || ([" ", "Enter"].includes(event.key) && event.target.matches("button, a"))) return;
     const open = document.querySelector("dialog[open]");

@@ -7,9 +7,7 @@ import { Leases } from "./leases.js";
 import { Outbox } from "./outbox.js";
 import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
-import { Practice } from "./practice.js";
 import { inWords, Recent } from "./recent.js";
-import { Ranker } from "./ranker.js";
 import { offerRename } from "./rename.js";
 import { say } from "./say.js";
 import { Speed } from "./speed.js";
@@ -31,12 +29,13 @@ const leases = new Leases(lease, {
   onLost,
   onKept: refill,
 });
-const practice = new Practice(experiment, Number(offered) > 0, {
+// What only some experiments need is only loaded there.
+const practice = Number(offered) > 0 ? new (await import("./practice.js")).Practice(experiment, {
   add: (comparison) => queue.push(new Pair(comparison, stage, render)),
   next: () => (drop(queue[0]), render()),
   end: () => (drop(...queue), refill(), render()),
   render,
-});
+}) : null;
 
 let me = null;
 let status = null;
@@ -62,7 +61,7 @@ function act(action) {
   if (action === "pause") return pause();
   if (action === "back" || action === "forward") return step(action === "back" ? -1 : 1);
   if (["slower", "faster", "speed"].includes(action)) return changeSpeed(action);
-  if (practice.told) return practice.goOn(action);
+  if (practice?.told) return practice.goOn(action);
   return action === "next" ? undefined : settle(action);
 }
 
@@ -73,7 +72,7 @@ function settle(action) {
   const ranks = ranker && !["skip", "incomparable"].includes(action) ? ranker.take(action) : RANKS[action];
   if (ranks === undefined && action !== "skip") return render(); // the ranking is not whole yet
   const seconds = Math.round(performance.now() - shownAt) / 1000;
-  if (practice.on) return practice.answer(pair, action, ranks, seconds);
+  if (practice?.on) return practice.answer(pair, action, ranks, seconds);
   const focused = pair.element.contains(document.activeElement);
   queue.shift();
   pair.hide();
@@ -169,10 +168,10 @@ function show() {
 
 async function refill() {
   const missing = AHEAD - queue.length;
-  if (claiming || practice.on || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
+  if (claiming || practice?.on || missing <= 0 || status?.state !== "running" || status.round_state !== "labeling") return;
   if (waiting.called && document.hidden) return; // who was called takes no pairs from others before they are back
   claiming = true;
-  if (await practice.begin()) {
+  if (await practice?.begin()) {
     claiming = false;
     show();
     waiting.callBack();
@@ -214,11 +213,11 @@ function onStatus(news) {
   if (moved || status.round_state !== "labeling") {
     if (queue.length && status.round_state !== "labeling") say("This batch is complete.");
     const stale = status.round_state === "labeling" ? queue.filter((pair) => pair.comparison.batch !== status.batch) : queue;
-    practice.forget();
+    practice?.forget();
     drop(...stale);
     for (const one of history.splice(0)) one.pair?.destroy();
   }
-  if (document.hidden && status.state === "running" && status.given < status.wanted) waiting.callBack();
+  if (moved && document.hidden && status.state === "running" && status.round_state === "labeling") waiting.callBack();
   refill();
   render();
 }
@@ -309,13 +308,13 @@ function render() {
     locked: Boolean(queue[0]?.locked),
   });
   ranker?.draw(queue[0]?.locked);
-  practice.draw();
+  practice?.draw();
   drawTitle(view, status, waiting.called);
 }
 
 // ------------------------------------------------------------------------------ begin
 
-const ranker = clips > 2 ? new Ranker(Number(clips), {
+const ranker = clips > 2 ? new (await import("./ranker.js")).Ranker(Number(clips), { // two clips need none
   current: () => queue[0],
   mayRank: () => view === "labeling" && !queue[0].failure && !tooEarly(queue[0]),
   changed: render,

@@ -9,10 +9,10 @@ const $ = (id) => document.getElementById(id);
 export class Practice {
   // page.add(comparison): prepare a pair behind the last one. page.next(): the pair on show is done with.
   // page.render(): draw all. page.end(): go on with real pairs.
-  constructor(experiment, isOffered, page) {
+  constructor(experiment, page) {
     this.path = `/api/experiments/${experiment}/practice`;
     this.page = page;
-    this.isUnknown = isOffered; // the server was not asked yet whether there is something to practise
+    this.isUnknown = true; // the server was not asked yet whether there is something to practise
     this.forget();
   }
 

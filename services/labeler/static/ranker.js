@@ -1,7 +1,8 @@
 // Ranking three or four clips: by their numbers from the best to the worst, or by dragging them onto the shelf.
 
 import { drag } from "./drag.js";
-import { inOrder, Ranking } from "./ranking.js";
+import { Ranking } from "./ordering.js";
+import { inOrder } from "./ranking.js";
 import { say, tell } from "./say.js";
 
 const PLACES = ["1st", "2nd", "3rd", "4th"];
@@ -20,8 +21,12 @@ export class Ranker {
     drag({
       shelf: $("shelf"),
       list: this.list,
-      mayDrag: mayRank,
+      mayDrag: () => {
+        this.dragged = current();
+        return mayRank();
+      },
       onDrop: (clip, at, equal) => {
+        if (current() !== this.dragged) return; // other clips have come meanwhile
         this.ranking.put(clip, at, equal);
         if (this.ranking.left.length) this.#tellOrder();
         else say("All are ranked: Enter or Done sends it");

@@ -4,12 +4,14 @@ import { call } from "./api.js";
 import { inOrder, tiersOf } from "./ranking.js";
 
 const MOST = 10;
+const STACKED = matchMedia("(max-width: 44rem), (max-aspect-ratio: 4/5)"); // as in the style sheet
 
 export function inWords(ranks) {
   if (ranks === null) return "Cannot compare";
   if (ranks.length > 2) return new Set(ranks).size === 1 ? "All equal" : `Best first: ${inOrder(tiersOf(ranks))}`;
   const [left, right] = ranks;
-  return left === right ? "Equal" : left < right ? "Left is better" : "Right is better";
+  const [first, second] = STACKED.matches ? ["Upper", "Lower"] : ["Left", "Right"];
+  return left === right ? "Equal" : `${left < right ? first : second} is better`;
 }
 
 export class Recent {

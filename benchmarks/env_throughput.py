@@ -1,0 +1,115 @@
+"""Frames of Atari a second, beside Gymnasium and EnvPool: `python -m benchmarks.env_throughput`.
+
+64 environments play at random, grey, 84 pixels, the last four frames stacked; four frames pass at a step. In
+Lockstep's figure people's pictures are included: of every 7 steps one is of the play that clips are cut from
+(as in configs/pong.toml, 4,096 of 28,672), and is played again in colour by `envs.replay`. The limit is twice
+what one core reaches by `ale.act` alone, with nothing made of the picture. The last line is one JSON object:
+for each ratio the smaller one of the two games.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+
+import numpy as np
+from ale_py import ALEInterface, LoggerMode, roms
+
+from benchmarks.peers.turn import Clock, Work, serve
+from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
+from services.agent_trainer import atari, envs
+
+GAMES = {"pong": "Pong", "donkey_kong": "DonkeyKong"}
+SHARE_FILMED = 7  # one step in so many is of the play that clips are cut from
+
+
+def bare(game: str, steps: int) -> Callable[[], int]:
+    """Return what one core does by `ale.act` alone."""
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    ale = ALEInterface()
+    ale.setInt("random_seed", 1)
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(roms.get_rom_path(game))
+    actions, draw = ale.getMinimalActionSet(), np.random.default_rng(1)
+
+    def play() -> int:
+        for number in draw.integers(len(actions), size=steps).tolist():
+            for _ in range(4):
+                ale.act(actions[number])
+            if ale.game_over():
+                ale.reset_game()
+        return 4 * steps
+
+    return play
+
+
+def vector(game: str, kind: str, count: int, steps: int) -> Callable[[], int]:
+    """Return what `count` copies of a game do: `plain` without films."""
+    settings, draw = atari.Settings(), np.random.default_rng(1)
+    games = atari.make_games(game, count, settings, hide_end=True)
+    games.reset(seed=1)
+    actions = int(games.single_action_space.n)  # type: ignore[attr-defined]
+    filmed = steps // SHARE_FILMED if kind == "ours" else 0
+
+    def play() -> int:
+        done = draw.integers(actions, size=(steps, count))
+        for row in done:
+            games.step(row)
+        if filmed:  # as much of the play as people may see, from the beginning of a game as it is in use
+            for i in range(count):
+                wanted = range(filmed)
+                envs.replay(f"ALE/{GAMES[game]}-v5", 0, i, done[:filmed, i].tolist(), wanted, settings)
+        return 4 * count * steps
+
+    return play
+
+
+def our_work(kind: str, game: str, count: int, steps: int) -> Work:
+    """Return what plays."""
+    play = bare(game, count * steps) if kind == "bare" else vector(game, kind, count, steps)
+
+    def work(clock: Clock) -> dict[str, float]:
+        clock.restart()
+        return {"units": play()}
+
+    return work
+
+
+def compare(game: str, count: int, steps: int, turns: int, peer: bool) -> dict[str, float]:
+    """Print how the sides did on one game; return the ratios."""
+
+    def side(name: str, kind: str) -> Side:
+        return Side(name, ours("env_throughput", kind, game, count, steps))
+
+    mine, plain = side("Lockstep, clips included", "ours"), side("Lockstep, without clips", "plain")
+    others = {"vs_limit": side("ale.act alone, one core", "bare")}
+    if peer:
+        size = (count, steps)
+        sync = theirs("envs", "with_gymnasium", f"ALE/{GAMES[game]}-v5", *size)
+        others["vs_sync"] = Side("Gymnasium SyncVectorEnv", sync)
+        others["vs_envpool"] = Side("EnvPool", theirs("envs", "with_envpool", f"{GAMES[game]}-v5", *size))
+    print(f"\n{game}, {count} environments: frames")
+    measure([mine, plain, *others.values()], turns)
+    found = {key: ratio(mine, other) / (1 + (key == "vs_limit")) for key, other in others.items()}
+    without = {key: ratio(plain, other) / (1 + (key == "vs_limit")) for key, other in others.items()}
+    print("  ".join(f"{key} {value:.2f} (without clips {without[key]:.2f})" for key, value in found.items()))
+    return found
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5, help="turns of each side")
+    parser.add_argument("--steps", type=int, default=140, help="steps of each environment in a turn")
+    parser.add_argument("--envs", type=int, default=64, help="environments")
+    parser.add_argument("--alone", action="store_true", help="without the peers: only to see that it works")
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(our_work(args.serve[0], args.serve[1], *map(int, args.serve[2:])))
+        return
+    found = {game: compare(game, args.envs, args.steps, args.turns, not args.alone) for game in GAMES}
+    print(json.dumps({key: round(min(row[key] for row in found.values()), 3) for key in found["pong"]}))
+
+
+if __name__ == "__main__":
+    main()
