@@ -255,3 +255,30 @@ def test_it_runs_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
 
 def nothing(before: torch.Tensor, actions: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(before))
+
+
+def test_a_successor_that_the_next_step_sees_is_worth_what_it_is_worth_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = torch.Generator().manual_seed(1)
+    T, N, agent = 6, 2, ppo.Agent([4, 32, 32], 3, hidden=8)
+    agent.deviation.fill_(60)
+    frames = torch.randint(256, (T + 1, N, 4, 32, 32), dtype=torch.uint8, generator=draw)
+    ended, after = torch.zeros(T, N, dtype=torch.bool), frames[1:].clone()
+    ended[2, 0] = ended[5, 1] = True
+    after[ended] = torch.randint(256, after[ended].shape, dtype=torch.uint8, generator=draw)
+    actions = torch.randint(3, (T, N), generator=draw)
+    zeros = torch.zeros(T, N)
+    data = ppo.Rollout(frames[:-1], actions, zeros, after, zeros, ended & False, ended)
+    seen: list[torch.Tensor] = []
+
+    def keep(rewards: torch.Tensor, *found: Any) -> torch.Tensor:
+        seen.extend(found[:2])
+        return rewards
+
+    monkeypatch.setattr(ppo, "gae", keep)
+    with torch.no_grad():
+        values, next_values = agent(frames[:-1])[1], agent(after)[1]
+    ppo.update(agent, torch.optim.Adam(agent.parameters()), data, zeros, ppo.Args(update_epochs=1), draw)
+    torch.testing.assert_close(seen[0], values)
+    torch.testing.assert_close(seen[1], next_values)
