@@ -2,9 +2,9 @@
 
 64 environments play at random, grey, 84 pixels, the last four frames stacked; four frames pass at a step. In
 Lockstep's figure people's pictures are included: of every 7 steps one is of the play that clips are cut from
-(as in configs/pong.toml, 4,096 of 28,672), and is played again in colour by `envs.replay`. The limit is twice
-what one core reaches by `ale.act` alone, with nothing made of the picture. The last line is one JSON object:
-for each ratio the smaller one of the two games.
+(as in a round of configs/pong.toml, 16 x 256 of 28,672) and is played again in colour by `envs.replay`. The
+limit is twice what one core reaches by `ale.act` alone, with nothing made of the picture. The last line is
+one JSON object: for each ratio the smaller one of the two games.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from services.agent_trainer import atari, envs
 
 GAMES = {"pong": "Pong", "donkey_kong": "DonkeyKong"}
 SHARE_FILMED = 7  # one step in so many is of the play that clips are cut from
+FILMED = 16  # environments of that play
 
 
 def bare(game: str, steps: int) -> Callable[[], int]:
@@ -48,14 +49,15 @@ def vector(game: str, kind: str, count: int, steps: int) -> Callable[[], int]:
     games = atari.make_games(game, count, settings, hide_end=True)
     games.reset(seed=1)
     actions = int(games.single_action_space.n)  # type: ignore[attr-defined]
-    filmed = steps // SHARE_FILMED if kind == "ours" else 0
+    shown = min(FILMED, count)
+    filmed = min(steps, steps * count // SHARE_FILMED // shown) if kind == "ours" else 0
 
     def play() -> int:
         done = draw.integers(actions, size=(steps, count))
         for row in done:
             games.step(row)
         if filmed:  # as much of the play as people may see, from the beginning of a game as it is in use
-            for i in range(count):
+            for i in range(shown):
                 wanted = range(filmed)
                 envs.replay(f"ALE/{GAMES[game]}-v5", 0, i, done[:filmed, i].tolist(), wanted, settings)
         return 4 * count * steps
@@ -98,8 +100,8 @@ def compare(game: str, count: int, steps: int, turns: int, peer: bool) -> dict[s
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=140, help="steps of each environment in a turn")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
+    parser.add_argument("--steps", type=int, default=448, help="steps of each environment in a turn")
     parser.add_argument("--envs", type=int, default=64, help="environments")
     parser.add_argument("--alone", action="store_true", help="without the peers: only to see that it works")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
