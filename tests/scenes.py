@@ -41,8 +41,8 @@ WORKER = {"host": "here", "pid": 1, "device": "cpu"}
 LEASE_S = 15.0
 STEPS, FPS = 25, 25.0
 SECRET_RETURN = 487.1234  # a true return that no labeler may ever see
-SECRET_JUDGEMENT = 0.98765
-SECRET_METRIC = 0.7654321
+SECRET_JUDGEMENT = 598.8765  # figures that nothing else here can happen to begin with
+SECRET_METRIC = 376.54321
 
 
 def moving_shape(seed: int, steps: int = STEPS, side: int = 60) -> np.ndarray:

@@ -275,25 +275,32 @@ class CoreMachine(RuleBasedStateMachine):
             self.everything_adds_up()
 
 
+GUARDED = ("events", "admin_actions")  # the tables that are append-only
+
+
 def _tables() -> list[Table]:
     return Base.metadata.sorted_tables
 
 
 def _empty(database: Database) -> None:
-    """Remove every row, for the next run. Events refuse that, so their guards step aside."""
+    """Remove every row, for the next run. What is append-only refuses that, so its guards step aside."""
     names = ", ".join(table.name for table in _tables())
     with database.write() as session:
         if database.is_sqlite:
-            guard = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'events_delete'"
-            (create,) = session.execute(text(guard)).one()
-            session.execute(text("DROP TRIGGER events_delete"))
+            guards = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_delete'"
+            found = session.execute(text(guards)).all()
+            for name, _ in found:
+                session.execute(text(f"DROP TRIGGER {name}"))
             for table in reversed(_tables()):
                 session.execute(table.delete())
-            session.execute(text(create))
+            for _, create in found:
+                session.execute(text(create))
         else:
-            session.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
+            for table in GUARDED:
+                session.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
             session.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
-            session.execute(text("ALTER TABLE events ENABLE TRIGGER USER"))
+            for table in GUARDED:
+                session.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
 
 
 def end_graces_and_leases(database: Database, experiment_id: int) -> None:

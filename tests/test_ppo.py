@@ -269,7 +269,7 @@ def test_a_successor_that_the_next_step_sees_is_worth_what_it_is_worth_there(
     after[ended] = torch.randint(256, after[ended].shape, dtype=torch.uint8, generator=draw)
     actions = torch.randint(3, (T, N), generator=draw)
     zeros = torch.zeros(T, N)
-    data = ppo.Rollout(frames[:-1], actions, zeros, after, zeros, ended & False, ended)
+    data = ppo.Rollout(frames, after[ended], actions, zeros, zeros, ended & False, ended)
     seen: list[torch.Tensor] = []
 
     def keep(rewards: torch.Tensor, *found: Any) -> torch.Tensor:
