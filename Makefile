@@ -18,7 +18,7 @@ demo: .venv/installed ## see the whole loop without hands: a teacher labels unti
 
 test: .venv/installed-dev ## run the tests, real servers included, but not the long learning runs
 	@bash tests/setup_services.sh
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: .venv/installed-dev ## run the long learning runs
 	@bash tests/setup_services.sh

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from services import cli, client
+from services import cli, cli_options, client
 from shared import rounds
 from shared.database import migrate
 from tests import scenes
@@ -29,7 +29,7 @@ class Shell:
 
     def __call__(self, *words: str, status: int = 0) -> str:
         where = ["--url", self.url, "--data-dir", str(self.scene.settings.data_dir)]
-        answer = CliRunner().invoke(cli.app, [*words, *where], env={"COLUMNS": "300"})
+        answer = CliRunner().invoke(cli.app, [*words, *where])
         if status:
             assert isinstance(answer.exception, client.Refused | ValueError), answer.output
             return str(answer.exception)
@@ -42,6 +42,7 @@ class Shell:
 
 @pytest.fixture
 def lockstep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.setattr(cli_options.console, "width", 300)
     url = f"sqlite:///{tmp_path / 'lockstep.db'}"
     migrate(url)
     settings = scenes.settings_for(tmp_path, url, port=0, log_level="WARNING")
