@@ -141,7 +141,9 @@ def teach(
         token = secrets(settings_of(data_dir)).teacher_token
         answering = teachers.Teacher(kind=kind, seed=seed, error_rate=error_rate)
         try:
-            given = teachers.teach(teachers.Lesson(api.url, name, answering, token, most_labels=labels))
+            called = f"{kind}-{seed} of {name}"[:80]  # of one name there is one: two at once need two
+            lesson = teachers.Lesson(api.url, name, answering, token, called, labels)
+            given = teachers.teach(lesson)
         except httpx.HTTPStatusError as error:
             raise client.Refused(f"the teacher was refused: {error.response.text[:300]}") from None
     console.print(f"{given} answers given")
@@ -163,10 +165,15 @@ def export(
     """
     from shared import dataset
     from shared.database import Database
+    from shared.export import ExportError, nothing_more
     from shared.export import export as write
-    from shared.export import nothing_more
 
     settings = settings_of(data_dir)
+    if licence != "other" and form != ExportForm.DATASET:
+        raise ExportError("a licence stands in the data card, which only --format dataset writes")
+    file = settings.database_url.partition("sqlite:///")[2]
+    if file and not Path(file).exists():
+        raise ExportError(f"there is no Lockstep in {settings.data_dir}: name its folder with --data-dir")
     add = dataset.adder(licence) if form == ExportForm.DATASET else nothing_more
     database = Database(settings.database_url)
     with database.read(snapshot=True) as session:

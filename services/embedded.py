@@ -22,7 +22,7 @@ from shared.broker import Broker
 from shared.config import ExperimentConfig
 from shared.database import Database, migrate
 from shared.models import Experiment
-from shared.settings import Secrets, Settings, check_tracker, secrets
+from shared.settings import Secrets, Settings, check_safe, check_tracker, secrets
 
 PARTS = {
     # The agent's trainer comes first: it has the most to load, and the first stage is its own.
@@ -111,6 +111,7 @@ class System:
 @contextmanager
 def running(settings: Settings) -> Iterator[System]:
     """Run the system until the block is left; CannotStartError if the folder or the port cannot be had."""
+    check_safe(settings)
     check_tracker(settings)
     with _usable(settings.data_dir):
         settings.data_dir.mkdir(parents=True, exist_ok=True)

@@ -26,12 +26,12 @@ def check(env_id: str) -> None:
         folder = load_settings().environments_dir
         if PathFinder.find_spec(module.partition(".")[0], [str(folder), str(Path.cwd()), *sys.path]):
             return
-        raise ConfigError(
-            f"env_id: there is no module {module!r}: put {module}.py into {folder}, or name its folder in "
-            "LOCKSTEP_ENVIRONMENTS_DIR"
-        )
+        why = f"there is no module {module!r}: put {module}.py into {folder}, or name its folder in "
+        why += "LOCKSTEP_ENVIRONMENTS_DIR"
+        raise ConfigError(f"env_id: {why}", {"env_id": why})
     if env_id in known or "/" in env_id:
         return  # package/Name is registered when a trainer imports the package
     close = get_close_matches(env_id, known, n=1)
     meant = f"did you mean {close[0]}?" if close else "CartPole-v1 is one that works"
-    raise ConfigError(f"env_id: Gymnasium has no environment {env_id!r}; {meant}")
+    why = f"Gymnasium has no environment {env_id!r}; {meant}"
+    raise ConfigError(f"env_id: {why}", {"env_id": why})

@@ -72,7 +72,7 @@ def watch(
 ) -> Iterator[show.Report | None]:
     """Show the live screen (without a terminal, single lines) and yield each report; never ends itself."""
     report: show.Report | None = None
-    began, line = time.monotonic(), ""
+    began, line, told = time.monotonic(), "", 0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             said += system.look_after()
@@ -85,9 +85,13 @@ def watch(
                     began = time.monotonic()
             if console.is_terminal:
                 live.update(show.screen(report, system.url, name, said), refresh=True)
-            elif report and show.plain_line(report) != line:
-                line = show.plain_line(report)
-                console.print(line, soft_wrap=True)
+            else:
+                for word in said[told:]:
+                    console.print(word, soft_wrap=True, markup=False)
+                told = len(said)
+                if report and show.plain_line(report) != line:
+                    line = show.plain_line(report)
+                    console.print(line, soft_wrap=True)
             yield report
             time.sleep(LOOK_S if report else QUICK_LOOK_S)
 

@@ -35,9 +35,11 @@ class SegmentsConfig(Section):
     """How the agent's play is cut into the segments that people compare."""
 
     length: int = Field(25, ge=2, le=1000, description="steps in a segment")
-    collect_steps: int = Field(8192, ge=1, description="environment steps played in a round to choose from")
+    collect_steps: int = Field(
+        8192, ge=1, le=10_000_000, description="environment steps played in a round to choose from"
+    )
     collect_envs: int = Field(
-        16, ge=1, description="environments they are played in; in fewer, the play is longer"
+        16, ge=1, le=4096, description="environments they are played in; in fewer, the play is longer"
     )
     noise: float = Field(
         0.0,
@@ -49,7 +51,9 @@ class SegmentsConfig(Section):
         "uniform",
         description="how comparisons are chosen: at random, or where the reward ensemble disagrees most",
     )
-    candidates: int = Field(10, ge=1, description="candidates for each comparison chosen by disagreement")
+    candidates: int = Field(
+        10, ge=1, le=1000, description="candidates for each comparison chosen by disagreement"
+    )
     fps: float | None = Field(
         None, gt=0, le=240, description="frames a second that people see; the environment's own if absent"
     )
@@ -58,11 +62,13 @@ class SegmentsConfig(Section):
 class LabelsConfig(Section):
     """How many answers are asked for, and how."""
 
-    comparisons_per_round: int = Field(20, ge=1, description="comparisons in a round")
+    comparisons_per_round: int = Field(20, ge=1, le=100_000, description="comparisons in a round")
     clips_per_comparison: int = Field(
         2, ge=2, le=4, description="clips that are compared at once: two side by side, three or four ranked"
     )
-    comparisons_first_round: int | None = Field(None, ge=1, description="the same for round 1, if different")
+    comparisons_first_round: int | None = Field(
+        None, ge=1, le=100_000, description="the same for round 1, if different"
+    )
     labels_per_comparison: int = Field(
         1, ge=1, le=20, description="how many labelers answer the same comparison"
     )
@@ -96,10 +102,10 @@ class RewardModelConfig(Section):
     """The reward model and its training; the fields are those of `reward_model.Args`."""
 
     members: int = Field(3, ge=1, le=50, description="networks in the ensemble")
-    hidden: int = Field(32, ge=1, description="units in each of the two hidden layers")
+    hidden: int = Field(32, ge=1, le=16_384, description="units in each of the two hidden layers")
     learning_rate: float = Field(3e-3, gt=0, description="AdamW's step size")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay")
-    epochs: int = Field(80, ge=1, description="passes over the label set in a round")
+    epochs: int = Field(80, ge=1, le=100_000, description="passes over the label set in a round")
     held_out: float = Field(
         0.1, ge=0, lt=1, description="fraction of comparisons kept out of training, at random"
     )
@@ -119,8 +125,8 @@ class RewardModelConfig(Section):
 class AgentConfig(Section):
     """The agent (PPO) and its training; the fields are those of `ppo.Args`."""
 
-    num_envs: int = Field(16, ge=1, description="environments played side by side")
-    num_steps: int = Field(64, ge=1, description="steps in each environment between two updates")
+    num_envs: int = Field(16, ge=1, le=4096, description="environments played side by side")
+    num_steps: int = Field(64, ge=1, le=100_000, description="steps in each environment between two updates")
     total_steps: int = Field(8192, ge=1, description="environment steps in a round")
     final_steps: int | None = Field(None, ge=1, description="the same for the last round, if different")
     update_epochs: int = Field(10, ge=1, description="passes over a rollout in an update")
@@ -135,7 +141,7 @@ class AgentConfig(Section):
         ge=1,
         description="environment steps after which training stores a checkpoint and begins fresh episodes",
     )
-    hidden: int = Field(64, ge=1, description="units in each of the two hidden layers")
+    hidden: int = Field(64, ge=1, le=16_384, description="units in each of the two hidden layers")
     linger: int = Field(
         10,
         ge=0,
@@ -176,7 +182,7 @@ class AtariConfig(Section):
 class EvaluationConfig(Section):
     """How the agent's true return is measured. Nothing that learns ever sees it."""
 
-    episodes: int = Field(100, ge=1, description="episodes played at the end of each round")
+    episodes: int = Field(100, ge=1, le=10_000, description="episodes played at the end of each round")
     solved_return: float | None = Field(None, description="mean true return that counts as solved")
     stop_when_solved: bool = Field(True, description="finish the experiment in the round that reaches it")
 

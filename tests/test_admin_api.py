@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from services.labeler import learning_charts
 from services.labeler.answers import in_order
-from services.labeler.learning_charts import reward_model
 from services.teachers import Lesson, Teacher, teach
 from shared import rounds
 from shared.database import now
@@ -195,7 +195,7 @@ def test_rankings_of_three_are_shown_and_counted(served: Served) -> None:
         assert [(row[0], row[2]) for row in found["agreement"]["rows"]] == [("oracle-1", 30), ("ann", 30)]
         assert "the same answer in 1 of 30 cases" in found["agreement"]["says"][1]
         assert "worse, tie, better" in found["agreement"]["says"][2]
-        assert "loss is 1.79" in reward_model([], 3).says[0]  # log 3!
+        assert "loss is 1.79" in learning_charts.reward_model([], 3).says[0]  # log 3!
 
         page = served.admin.get("/api/admin/experiments/three/rounds/1/comparisons").json()
         seen = next(each for each in page["comparisons"] if each["id"] == one["id"])
@@ -283,6 +283,24 @@ def test_presets_pages_and_errors_by_field(served: Served) -> None:
     (why,) = served.admin.post("/api/admin/experiments", json={"config": wrong}).json()["errors"].items()
     assert why[0] == ""
     assert "larger than a rollout" in why[1]
+    for env_id in ("CartPol-v1", "nowhere:Env-v0"):
+        unknown = {"config": {"name": "third", "env_id": env_id}}
+        answer = served.admin.post("/api/admin/experiments", json=unknown)
+        assert reason(answer, 422) == "bad_config"
+        assert list(answer.json()["errors"]) == ["env_id"]
+
+
+def test_a_fall_that_may_be_chance_is_no_warning() -> None:
+    def round_(number: int, predicted: float, *true: float) -> dict[str, Any]:
+        return {
+            "number": number,
+            "metrics": {"training_agent": {"charts/predicted_return": predicted}},
+            "evaluation": {"mean": sum(true) / len(true), "true_returns": list(true)},
+        }
+
+    first = round_(1, 96.0, 300.0, 312.0, 324.0)
+    assert learning_charts.returns([first, round_(2, 97.0, 299.9, 311.9, 323.9)]).warning is None
+    assert learning_charts.returns([first, round_(2, 97.0, 270.0, 280.0, 290.0)]).warning
 
 
 def test_a_thousand_rounds_come_a_page_at_a_time(served: Served) -> None:

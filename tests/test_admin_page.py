@@ -122,7 +122,7 @@ def test_the_clips_of_a_comparison_play_together_beside_their_answers(
     page.get_by_role("link", name="comparisons").last.click()
     expect(page.locator(".comparison")).to_have_count(10)
     first = page.locator(".comparison").first
-    expect(first.locator(".answers-given > table tbody tr")).to_have_count(2)
+    expect(first.locator(".answers-given > [aria-label^=Answers] tbody tr")).to_have_count(2)
     expect(first.locator(".spark")).to_have_count(2)
     expect(first.locator("figcaption").first).to_have_text("Clip 1 · 75 %")
     expect(first.locator(".moment")).to_have_count(2)

@@ -178,11 +178,19 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         (["demo", "--teacher", "owl"], "there is no teacher 'owl'"),
         (["pause", "cartpole"], "start the system with `lockstep run`"),
         (["export", "nothing", "somewhere"], "there is no experiment nothing"),
+        (["export", "nothing", "somewhere", "--licence", "mit"], "which only --format dataset writes"),
     ],
 )
 def test_mistakes_get_an_answer_that_helps(tmp_path: Path, arguments: list[str], words: str) -> None:
     (port,) = free_ports(1)
     if arguments[0] == "export":
+        answer = subprocess.run(
+            [*command(tmp_path, *arguments[:3])[0], "--data-dir", str(tmp_path)],
+            capture_output=True,
+            text=True,
+        )
+        assert answer.returncode == 2
+        assert "there is no Lockstep in" in answer.stdout
         assert lockstep(tmp_path, "migrate", "--data-dir", str(tmp_path)).returncode == 0
     line, known = command(tmp_path, *arguments)
     answer = subprocess.run(

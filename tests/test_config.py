@@ -83,6 +83,8 @@ def test_a_typing_error_in_a_key_is_named_with_what_was_meant(data: dict[str, An
         ({"rounds": 2.5}, "rounds"),
         ({"rounds": [5]}, "rounds"),
         ({"agent": 3}, "agent"),
+        ({"labels": {"comparisons_per_round": 10**20}}, "labels.comparisons_per_round"),
+        ({"segments": {"collect_steps": 10**9}}, "segments.collect_steps"),
         ({"segments": {"choice": "best"}}, "segments.choice"),
         ({"env_id": ""}, "env_id"),
         ({"env_id": 7}, "env_id"),

@@ -309,13 +309,13 @@ def test_a_lost_lease_is_told_plainly(site: Site) -> None:
     press(page, "ArrowLeft")
     expect(page.locator("#toast")).to_contain_text("not taken: your hold on these clips ran out")
     in_view(page, "labeling")
-    expect(page.locator("#mine")).to_have_text("You: 0")
     # Back at a machine that slept for an hour: it is said before anybody looks at the pair in vain.
     lose_lease(site, 1)
     lost = clip_ids(page)
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 3600 * 1000; }")
     page.mouse.move(200, 200)
     expect(page.locator("#toast")).to_contain_text("Here are other clips: your hold on these clips ran out")
+    expect(page.locator("#alarm")).to_contain_text("your hold on these clips ran out")
     assert clip_ids(page) != lost
 
 

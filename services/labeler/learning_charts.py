@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from statistics import stdev
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +19,7 @@ from shared.states import STAGES, AttemptState, RoundState
 
 CURVE_ROUNDS, CURVE_ROWS = 30, 400  # of the newest rounds, and of the table in all
 BINS = 10  # of predicted probability
+SURELY = 2.0  # standard errors: a smaller fall of the true return may be chance
 FEW = 30  # answers below which a share swings by chance
 PPO = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
 
@@ -39,7 +41,12 @@ def returns(rounds: list[dict[str, Any]]) -> Chart:
         else f"Their correlation over the rounds is {r:.2f}."
     )
     chart.says.append("The predicted return is in the reward model's own unit, which each round sets anew.")
-    apart = [(n, p0, p1, t0, t1) for (_, p0, t0), (n, p1, t1) in pairwise(known) if p1 > p0 and t1 < t0]
+    errors = {one["number"]: _standard_error(one) for one in rounds}
+    apart = [
+        (n, p0, p1, t0, t1)
+        for (before, p0, t0), (n, p1, t1) in pairwise(known)
+        if p1 > p0 and t0 - t1 > SURELY * math.hypot(errors[before], errors[n])
+    ]
     if apart:
         n, p0, p1, t0, t1 = apart[-1]
         words = (
@@ -72,17 +79,17 @@ def accuracy(rounds: list[dict[str, Any]]) -> Chart:
         "accuracy, training": "train/accuracy",
         "accuracy, held out": "held_out/accuracy",
         "calibration error, held out": "held_out/calibration",
-        "comparisons held out": "held_out/labels",
+        "answers held out": "held_out/labels",
     }
     title = "Reward model: accuracy and calibration"
     chart = _by_round("reward_accuracy", title, rounds, "training_reward", names, "share")
-    chart.drawn = [name for name in chart.drawn if name != "comparisons held out"]
+    chart.drawn = [name for name in chart.drawn if name != "answers held out"]
     few = [row for row in chart.rows if isinstance(row[-1], float) and row[-1] < FEW]
     chart.says.append(
         "The calibration error: how far predicted probabilities lie from how often they came true."
     )
     if few:
-        chart.says.append("With fewer than 30 comparisons held out, the held-out figures swing by chance.")
+        chart.says.append("With fewer than 30 answers held out, the held-out figures swing by chance.")
     chart.empty = "The first figures come when the first reward model is trained."
     return chart
 
@@ -202,6 +209,12 @@ def _finite(value: Any) -> float | None:
 
 def _true(round_: dict[str, Any]) -> float | None:
     return float(round_["evaluation"]["mean"]) if round_["evaluation"] else None
+
+
+def _standard_error(round_: dict[str, Any]) -> float:
+    """Return how far a round's mean true return may lie from what more episodes would give."""
+    returns = round_["evaluation"]["true_returns"] if round_["evaluation"] else []
+    return stdev(returns) / math.sqrt(len(returns)) if len(returns) > 1 else 0.0
 
 
 def _a_second(round_: dict[str, Any], stage: str, count: int) -> float | None:

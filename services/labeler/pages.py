@@ -115,7 +115,7 @@ def agents(name: ExperimentName, request: Request, service: Service) -> Response
 @router.get("/docs")
 def docs(request: Request) -> Response:
     """List the API's endpoints, drawn from its schema."""
-    return page(request, "docs.html", schema=request.app.openapi())
+    return page(request, "docs.html", schema=request.app.openapi(), base=str(request.base_url).rstrip("/"))
 
 
 def _experiment_page(request: Request, service: Context, name: str, template: str) -> Response:
@@ -132,6 +132,7 @@ def _experiment_page(request: Request, service: Context, name: str, template: st
         instructions=status.instructions,
         lease_s=experiment.config["labels"]["lease_s"],
         practice=experiment.config["labels"].get("practice", 0),
+        repeats=experiment.config["labels"].get("repeats", 0),
         clips=experiment.config["labels"].get("clips_per_comparison", 2),  # older ones do not say
         may_log_out=not service.open_to_visitors,
     )

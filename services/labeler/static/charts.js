@@ -113,7 +113,7 @@ function table(chart) {
 function text(value) {
   if (value === null) return "–";
   if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 4, useGrouping: false });
-  return /^\d{4}-\d\d-\d\dT/.test(value) ? new Date(value).toLocaleString() : value;
+  return /^\d{4}-\d\d-\d\dT/.test(value) ? `${new Date(value).toLocaleString("en-GB", { timeZone: "UTC" })} UTC` : value;
 }
 
 function element(tag, className = "", words = "") {

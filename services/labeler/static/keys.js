@@ -10,16 +10,41 @@ const REPEATABLE = ["pause", "back", "forward", ...DIALOGS];
 
 const ranked = document.body.dataset.clips > 2;
 
+const STORE = "lockstep.keys";
+const signs = document.getElementById("sign-keys"); // off: for who speaks to the computer, or rests on the keys
+try {
+  signs.checked = localStorage.getItem(STORE) !== "off";
+} catch {
+  // a forbidden store: the choice lives in this page
+}
+signs.addEventListener("change", () => {
+  try {
+    localStorage.setItem(STORE, signs.checked ? "on" : "off");
+  } catch {
+    // as above
+  }
+});
+
 function actionOf(event) {
-  if (!ranked || event.key in KEYS) return KEYS[event.key];
-  if (event.key === "Enter") return "done";
+  if (event.key in KEYS) return KEYS[event.key];
+  if (event.key === "Enter") return ranked ? "done" : "next";
+  if (!ranked) return undefined;
   const digit = event.code.match(/^(?:Digit|Numpad)([1-9])$/); // the key, whatever the layout writes with it
   return digit ? `clip${digit[1]}` : undefined;
+}
+
+// Keys that scroll do so where there is something to scroll and nothing to answer.
+function scrolls(event) {
+  if (!event.key.startsWith("Arrow") && event.key !== " ") return false;
+  if (event.target.closest(".question")) return true;
+  if (document.body.dataset.view === "labeling") return false;
+  return event.key !== " " || document.getElementById("films-area").hidden;
 }
 
 export function onActions(act) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+    if ((event.key.length === 1 && event.key !== " " && !signs.checked) || scrolls(event)) return;
     const action = actionOf(event);
     if (!action || ([" ", "Enter"].includes(event.key) && event.target.matches("button, a"))) return;
     const open = document.querySelector("dialog[open]");

@@ -9,12 +9,13 @@ import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
 import { offerRename } from "./rename.js";
-import { say } from "./say.js";
+import { say, shout } from "./say.js";
 import { Speed } from "./speed.js";
-import { drawHead, drawTitle, drawView, flash } from "./views.js";
+import { drawHead, drawTitle, drawTrouble, drawView, flash } from "./views.js";
 import { Waiting } from "./waiting.js";
 
 const AHEAD = 4; // the pair on show and the next three, decoded
+const DOWN_MS = 3000; // without news of the server before the page says so
 const RANKS = { left: [0, 1], right: [1, 0], tie: [0, 0], incomparable: null };
 
 const $ = (id) => document.getElementById(id);
@@ -46,6 +47,9 @@ let view = "loading";
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let shownAt = 0;
 let claiming = false;
+let trouble = null; // why answers are not getting through
+let refused = 0; // answers that the server never took, as far as the labeler is being told now
+let refusedAt = -Infinity;
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
@@ -110,7 +114,8 @@ function undo() {
     return render();
   }
   const last = history.at(-1);
-  if (!last) return say(view === "training" ? "This batch is in training: its answers are final" : "Nothing to undo");
+  if (view === "training") return say("This batch is in training: its answers are final");
+  if (!last) return me.labels ? act("recent") : say("Nothing to undo"); // this page knows none: the server may
   return takeBack(last);
 }
 
@@ -183,7 +188,8 @@ async function refill() {
   try {
     claims = await call("POST", `/api/experiments/${experiment}/claims`, { count });
   } catch (problem) {
-    if (!problem.passing) say(problem.message);
+    if (problem.status === 401) onTrouble(problem);
+    else if (!problem.passing) say(problem.message);
     await sleep(1000);
     claims = null;
   }
@@ -237,26 +243,35 @@ function onRefused(item, problem) {
     if (index >= 0) history.splice(index, 1)[0].pair?.destroy();
     me.labels -= 1;
     pace.undone();
-    say(`One answer was not taken: ${problem.message}.`, true);
+    refused = performance.now() - refusedAt > 8000 ? 1 : refused + 1;
+    refusedAt = performance.now();
+    shout("refused", `${refused === 1 ? "One answer was" : `${refused} answers were`} not taken: ${problem.message}.`);
   } else if (item.kind === "undo") {
     const pair = queue.find((one) => one.id === item.comparison);
     if (pair) drop(pair);
     me.labels += 1;
-    say(`Too late to undo: ${problem.message}.`, true);
+    shout("late", `Too late to undo: ${problem.message}.`);
   }
   render();
   refill();
 }
 
 function onTrouble(problem) {
-  const size = outbox?.size ?? 0;
-  $("offline").hidden = problem === null;
-  if (problem) {
-    const trouble = problem.status === 0 ? "No connection." : `The server is in trouble: ${problem.message}.`;
-    $("offline").textContent =
-      problem.status === 401
-        ? "This browser is no longer known here. Reload the page."
-        : `${trouble} ${size === 1 ? "One answer is" : `${size} answers are`} kept here and sent when it is back.`;
+  trouble = problem;
+  drawTrouble(problem, outbox?.size ?? 0);
+}
+
+// The news of the server ended, or came back. A server that restarts quickly is no trouble.
+let downTimer = null;
+function onConnection(isDown) {
+  document.body.dataset.connection = isDown ? "down" : "up";
+  if (isDown) {
+    downTimer ??= setTimeout(() => onTrouble({ status: 0 }), DOWN_MS);
+  } else {
+    clearTimeout(downTimer);
+    downTimer = null;
+    if (outbox.size) outbox.wake?.();
+    else onTrouble(null);
   }
 }
 
@@ -269,8 +284,9 @@ function drop(...pairs) {
 
 function onLost(pair, problem) {
   if (!queue.includes(pair)) return;
-  if (pair === queue[0]) say(`Here are other clips: ${problem.message}.`, true);
+  const wasShown = pair === queue[0];
   drop(pair);
+  if (wasShown) shout("lost", `${queue.length ? "Here are other clips" : "Those clips are gone"}: ${problem.message}.`);
   render();
 }
 
@@ -294,7 +310,8 @@ function render() {
   view = currentView();
   const labeling = view === "labeling";
   const undoable = history.length > 0 || Boolean(queue[0]?.ranking?.earlier.length);
-  drawView(view, status, undoable);
+  drawView(view, status, undoable, me.labels > 0);
+  drawTrouble(trouble, outbox.size);
   waiting.draw(view, status);
   if (labeling !== (before === "labeling") && queue[0]) labeling ? queue[0].show(playing, speed.value) : queue[0].reel.pause();
   drawHead(status, {
@@ -302,7 +319,7 @@ function render() {
     given: status.given + ($("offline").hidden ? 0 : outbox.count("answer") - outbox.count("undo")),
     mine: me.labels,
     pace: pace.value,
-    undoable,
+    undoable: undoable || me.labels > 0,
     playing,
     speed: speed.value,
     locked: Boolean(queue[0]?.locked),
@@ -351,7 +368,7 @@ async function begin() {
   outbox = new Outbox(me.id, { onDone, onRefused, onTrouble });
   render();
   refill();
-  listen(experiment, onStatus, (down) => (document.body.dataset.connection = down ? "down" : "up"));
+  listen(experiment, onStatus, onConnection);
   leases.keepForEver();
   setInterval(() => view === "waiting" && refill(), 3000);
 }

@@ -39,7 +39,8 @@ function tell(errors, message) {
   const elsewhere = [];
   for (const [key, why] of Object.entries(errors)) {
     // What is wrong between two fields is said of the form; it goes beside the first that it names.
-    const field = fields.find((one) => one.name === key) ?? fields.find((one) => one.name.includes(".") && why.includes(one.name));
+    const whole = key.replace(/\.\d+$/, ""); // what is wrong with one of several numbers is said of all
+    const field = fields.find((one) => one.name === whole) ?? fields.find((one) => one.name.includes(".") && why.includes(one.name));
     if (field) words.set(field, why);
     else elsewhere.push(why);
   }

@@ -53,7 +53,10 @@ export class Outbox {
   recall(id) {
     const index = this.items.findIndex((item) => item.kind === "answer" && item.id === id && !item.tried);
     if (index < 0) return false;
-    this.#remove(this.items[index]);
+    const item = this.items[index];
+    const kept = item.isLoose ? item : JSON.parse(localStorage.getItem(this.#key(item)));
+    if (!kept || kept.tried) return false; // another window of this browser has sent it
+    this.#remove(item);
     return true;
   }
 

@@ -2,7 +2,7 @@
 
 import { call, uuid } from "./api.js";
 import { inWords } from "./recent.js";
-import { say } from "./say.js";
+import { say, shout } from "./say.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -48,7 +48,7 @@ export class Practice {
     try {
       this.told = await call("PUT", `/api/practice/${this.id}`, { comparison: pair.id, ranks, seconds });
     } catch (problem) {
-      if (problem.passing) say(`${problem.message} Answer again.`, true);
+      if (problem.passing) shout("practice", `${problem.message} Answer again.`);
       else this.#next(); // it was answered in another window
     }
     this.isSending = false;
@@ -84,7 +84,7 @@ export class Practice {
     this.done += 1;
     this.#prepare();
     if (this.done < this.of) return this.page.next();
-    say("That was the practice. From here on your answers count.", true);
+    shout("practice", "That was the practice. From here on your answers count.");
     return this.#end();
   }
 

@@ -14,13 +14,15 @@ const NOTES = {
 
 const $ = (id) => document.getElementById(id);
 
-export function drawView(view, status, undoable) {
+// `undoable`: an answer of this page can be taken back; `answered`: some may be looked up.
+export function drawView(view, status, undoable, answered) {
   document.body.dataset.view = view;
   $("view-labeling").hidden = view !== "labeling";
   $("view-training").hidden = view !== "training";
   $("view-note").hidden = !(view in NOTES);
   if (view in NOTES) [$("note-title").textContent, $("note-text").textContent] = NOTES[view];
   $("note-undo").hidden = !(undoable && (view === "grace" || view === "waiting"));
+  $("note-recent").hidden = !(answered && (view === "grace" || view === "waiting"));
   if (view === "grace") countDown(status.final_in_s);
   else counting = null;
 }
@@ -32,13 +34,30 @@ export function drawHead(status, { given, mine, pace, undoable, playing, speed, 
   $("batch").hidden = !inBatch;
   $("batch").max = status.wanted || 1;
   $("batch").value = given;
-  $("count").textContent = inBatch ? `${Math.max(0, Math.min(given, status.wanted))} of ${status.wanted}` : "";
+  $("count").textContent = inBatch ? count(Math.max(0, Math.min(given, status.wanted)), status.wanted) : "";
   $("mine").textContent = `You: ${mine}${pace === null ? "" : ` · ${pace} a minute`}`;
   $("undo").disabled = !undoable;
   $("pause-word").textContent = playing ? "Pause" : "Play";
   $("steps").hidden = playing;
   $("speed").textContent = `${speed}×`;
   for (const button of document.querySelectorAll(".answers button")) button.setAttribute("aria-disabled", locked);
+}
+
+// Where some pairs are asked for once more, which counts for nothing, an exact count would tell which they are.
+function count(given, wanted) {
+  if (!document.body.dataset.repeats) return `${given} of ${wanted}`;
+  return `${given === wanted ? 100 : Math.floor((20 * given) / wanted) * 5} %`;
+}
+
+// `size` answers wait for the end of the trouble.
+export function drawTrouble(problem, size) {
+  $("offline").hidden = problem === null;
+  if (!problem) return;
+  const what = problem.status === 0 ? "No connection." : `The server is in trouble: ${problem.message}.`;
+  const kept = size === 1 ? "One answer is kept here and sent" : `${size} answers are kept here and sent`;
+  const words = `${what} ${size ? kept : "This page goes on by itself"} when it is back.`;
+  const text = problem.status === 401 ? "This browser is no longer known here. Reload the page." : words;
+  if ($("offline").textContent !== text) $("offline").textContent = text;
 }
 
 export function drawTitle(view, status, fresh) {
