@@ -12,8 +12,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page
 
-LARGE, SMALL, NARROW = (
+LARGE, MIDDLE, SMALL, NARROW = (
     {"width": 1280, "height": 800},
+    {"width": 720, "height": 450},  # a laptop's window at a zoom of 200 %
     {"width": 390, "height": 844},
     {"width": 320, "height": 640},
 )
@@ -46,6 +47,23 @@ WIDER = """() => {
   return [...out.map((one) => one.outerHTML.slice(0, 90)), ...(sideways ? ['the page itself scrolls'] : [])];
 }"""
 
+# Controls that lie over one another.
+OVER = """() => {
+  const all = [...document.querySelectorAll('button, select, input, summary, .button, .slot')].filter((one) =>
+    one.checkVisibility({ visibilityProperty: true }) && !one.closest('[inert]')
+    && one.closest('dialog') === document.querySelector('dialog[open]'));
+  const boxes = all.map((one) => one.getBoundingClientRect());
+  const beside = (a, b) => a.right < b.left + 2 || a.bottom < b.top + 2;
+  const over = (one, other, a, b) => !beside(a, b) && !beside(b, a)
+    && !one.contains(other) && !other.contains(one);
+  const found = [];
+  all.forEach((one, i) => all.forEach((other, j) => {
+    if (i < j && over(one, other, boxes[i], boxes[j]))
+      found.push(`${one.outerHTML.slice(0, 70)} over ${other.outerHTML.slice(0, 70)}`);
+  }));
+  return found;
+}"""
+
 # What is cut off below: a body that neither fits nor scrolls.
 CUT = """() => {
   const body = document.body;
@@ -72,6 +90,8 @@ def found_on(page: Page, what: str) -> list[str]:
             places = [(node["target"], node["failureSummary"]) for node in one["nodes"][:3]]
             note(f"{size['width']} {scheme}", [f"{one['id']}: {places}"])
     note("44 pixels", page.evaluate(TARGETS))
+    page.set_viewport_size(MIDDLE)  # type: ignore[arg-type]
+    note("720 wide", page.evaluate(WIDER) + page.evaluate(OVER))
     page.set_viewport_size(NARROW)  # type: ignore[arg-type]
     note("320 wide", page.evaluate(WIDER) + page.evaluate(CUT))
     page.set_viewport_size(LARGE)  # type: ignore[arg-type]
