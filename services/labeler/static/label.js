@@ -9,7 +9,7 @@ import { Pace } from "./pace.js";
 import { Pair } from "./pair.js";
 import { inWords, Recent } from "./recent.js";
 import { offerRename } from "./rename.js";
-import { say, shout } from "./say.js";
+import { say, shout, stands } from "./say.js";
 import { Speed } from "./speed.js";
 import { drawHead, drawTitle, drawTrouble, drawView, flash } from "./views.js";
 import { Waiting } from "./waiting.js";
@@ -49,7 +49,6 @@ let shownAt = 0;
 let claiming = false;
 let trouble = null; // why answers are not getting through
 let refused = 0; // answers that the server never took, as far as the labeler is being told now
-let refusedAt = -Infinity;
 const settledAt = new Map(); // comparison: when the server took its answer
 
 // ------------------------------------------------------------------ what people do
@@ -243,8 +242,7 @@ function onRefused(item, problem) {
     if (index >= 0) history.splice(index, 1)[0].pair?.destroy();
     me.labels -= 1;
     pace.undone();
-    refused = performance.now() - refusedAt > 8000 ? 1 : refused + 1;
-    refusedAt = performance.now();
+    refused = stands("refused") ? refused + 1 : 1;
     shout("refused", `${refused === 1 ? "One answer was" : `${refused} answers were`} not taken: ${problem.message}.`);
   } else if (item.kind === "undo") {
     const pair = queue.find((one) => one.id === item.comparison);

@@ -19,6 +19,9 @@ export function shout(kind, text) {
   show([...standing.values()].join(" "), LOUD_MS);
 }
 
+// Whether a loud word of this kind is still on show.
+export const stands = (kind) => standing.has(kind);
+
 function show(text, ms) {
   $("toast").textContent = text;
   $("toast").classList.toggle("loud", standing.size > 0);
