@@ -25,6 +25,11 @@ LOOKS = ((LARGE, "light", ALL), (LARGE, "dark", COLOURS), (SMALL, "light", COLOU
 STILL = "* { transition: none !important; animation: none !important }"
 RUN = "async options => (await axe.run(document, options)).violations"
 
+# The ranking page lays its clips out anew once it hears of its new size, a frame or two after that.
+SETTLED = """() => new Promise((done) => {
+  requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)));
+})"""
+
 # Links in the run of a sentence may be as high as its line (WCAG 2.5.8); everything else is for fingers.
 TARGETS = """() => [...document.querySelectorAll(CONTROLS)].filter((one) => {
   const box = one.getBoundingClientRect();
@@ -83,18 +88,23 @@ def found_on(page: Page, what: str) -> list[str]:
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(Axe().axe_script)
         page.add_style_tag(content=STILL)
-    for size, scheme, options in LOOKS:
+
+    def resize(size: dict[str, int]) -> None:
         page.set_viewport_size(size)  # type: ignore[arg-type]
+        page.evaluate(SETTLED)
+
+    for size, scheme, options in LOOKS:
+        resize(size)
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         for one in page.evaluate(RUN, options):
             places = [(node["target"], node["failureSummary"]) for node in one["nodes"][:3]]
             note(f"{size['width']} {scheme}", [f"{one['id']}: {places}"])
     note("44 pixels", page.evaluate(TARGETS))
-    page.set_viewport_size(MIDDLE)  # type: ignore[arg-type]
+    resize(MIDDLE)
     note("720 wide", page.evaluate(WIDER) + page.evaluate(OVER))
-    page.set_viewport_size(NARROW)  # type: ignore[arg-type]
+    resize(NARROW)
     note("320 wide", page.evaluate(WIDER) + page.evaluate(CUT))
-    page.set_viewport_size(LARGE)  # type: ignore[arg-type]
+    resize(LARGE)
     page.evaluate("() => { document.documentElement.style.fontSize = '200%'; }")
     note("text of twice the size", page.evaluate(WIDER) + page.evaluate(CUT))
     page.evaluate("() => { document.documentElement.style.fontSize = ''; }")
