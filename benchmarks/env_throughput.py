@@ -21,6 +21,7 @@ from services.agent_trainer import atari, envs
 GAMES = {"pong": "Pong", "donkey_kong": "DonkeyKong"}
 SHARE_FILMED = 7  # one step in so many is of the play that clips are cut from
 FILMED = 16  # environments of that play
+CLIP = 25  # steps
 
 
 def bare(game: str, steps: int) -> Callable[[], int]:
@@ -57,9 +58,13 @@ def vector(game: str, kind: str, count: int, steps: int) -> Callable[[], int]:
         for row in done:
             games.step(row)
         if filmed:  # as much of the play as people may see, from the beginning of a game as it is in use
-            for i in range(shown):
-                wanted = range(filmed)
-                envs.replay(f"ALE/{GAMES[game]}-v5", 0, i, done[:filmed, i].tolist(), wanted, settings)
+            cut = [
+                (i, range(begin, begin + CLIP))
+                for begin in range(0, filmed - CLIP + 1, CLIP)
+                for i in range(shown)
+            ]
+            for _ in envs.replay(f"ALE/{GAMES[game]}-v5", 0, 0, done[:filmed, :shown], cut, settings):
+                pass
         return 4 * count * steps
 
     return play

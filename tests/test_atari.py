@@ -65,12 +65,15 @@ def test_people_see_the_play_that_was_played() -> None:
     games = atari.make_games("pong", 3, settings, hide_end=True)
     games.reset(seed=7)
     played = [games.step(row)[0] for row in actions]
-    wanted = [0, 100, 299, 399]  # over an episode's end
-    frames = envs.replay("ALE/Pong-v5", 0, 7 + 2, actions[:, 2].tolist(), wanted, settings)
-    for step in wanted:
-        assert frames[step].shape == (160, 160, 3)
-        grey = np.asarray(Image.fromarray(frames[step]).convert("L").resize((84, 64), Image.Resampling.BOX))
-        moving = [np.abs(x - np.median(x)) for x in (grey.astype(float), played[step][2, -1].astype(float))]
+    segments = [(2, range(100)), (0, range(350, 400)), (2, range(0, 400, 50))]  # over an episode's end
+    films = dict(envs.replay("ALE/Pong-v5", 0, 7, actions, segments, settings))
+    assert [films[number].shape for number in range(3)] == [(n, 160, 160, 3) for n in (100, 50, 8)]
+    assert np.array_equal(films[0][50], films[2][1])
+    for number, at in ((0, 0), (1, 20), (2, 2), (2, 6), (2, 7)):
+        frame, (copy, steps) = films[number][at], segments[number]
+        seen = played[steps[at]][copy, -1]
+        grey = np.asarray(Image.fromarray(frame).convert("L").resize((84, 64), Image.Resampling.BOX))
+        moving = [np.abs(x - np.median(x)) for x in (grey.astype(float), seen.astype(float))]
         assert np.corrcoef(*(x.ravel() for x in moving))[0, 1] > 0.8  # paddles and ball are where they were
         assert np.corrcoef(*(x.ravel() for x in (moving[0], moving[1][::-1])))[0, 1] < 0.6
 
@@ -94,9 +97,9 @@ def test_the_consoles_memory_is_that_of_the_play() -> None:
     settings = atari.Settings(max_frames=1000)
     actions = np.random.default_rng(3).integers(0, 18, 600)
     memory = donkey_kong.memory(settings, 5, actions.tolist())
-    frames = envs.replay("ALE/DonkeyKong-v5", 0, 5, actions.tolist(), range(600), settings)
+    ((_, frames),) = envs.replay("ALE/DonkeyKong-v5", 0, 5, actions[:, None], [(0, range(600))], settings)
     found = 0
-    for step, frame in frames.items():
+    for step, frame in enumerate(frames):
         x, y = int(memory[step, donkey_kong.MARIO_X]), int(memory[step, donkey_kong.MARIO_Y])
         assert 21 <= y <= 160
         around = frame[max(0, y - 5) : y + 28, max(0, x - 10) : x + 14].reshape(-1, 3)

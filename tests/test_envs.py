@@ -105,14 +105,19 @@ def test_a_replay_shows_what_was_played() -> None:
         expected.append(np.asarray(env.render()))
         if truncated:
             env.reset()
-    wanted = [0, 5, 9, 10, 11, 12, 13, 25, 39]
-    frames = envs.replay("CartPole-v1", linger, 8, actions, wanted)
-    assert sorted(frames) == wanted
-    for step, frame in frames.items():
-        assert frame.shape == (240, 320, 3)
-        assert frame.dtype == np.uint8
-        assert np.array_equal(frame, expected[step]), step
-    assert not np.array_equal(frames[0], frames[9])
+    segments = [(1, range(0, 40, 13)), (1, range(8, 14)), (0, range(3))]
+    films = dict(envs.replay("CartPole-v1", linger, 7, np.array([actions, actions]).T, segments))
+    assert sorted(films) == [0, 1, 2]
+    for number in (0, 1):
+        frames = films[number]
+        assert frames.shape == (len(segments[number][1]), 240, 320, 3)
+        assert frames.dtype == np.uint8
+        assert all(
+            np.array_equal(*pair)
+            for pair in zip(frames, [expected[i] for i in segments[number][1]], strict=True)
+        )
+    assert not np.array_equal(films[0][0], films[1][1])
+    assert not np.array_equal(films[0][0], films[2][0])  # each environment has a seed of its own
 
 
 def test_frames_shrink_by_a_whole_number_to_even_sides() -> None:

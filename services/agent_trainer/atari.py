@@ -6,7 +6,7 @@ never leaves this file: rows of the picture that show the score or the bonus are
 black, a lost life ends nothing, and the end of a game is reported as a time limit like any other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,21 +120,20 @@ def make_games(
     return Game(games, game, settings, hide_end)
 
 
-def replay(
-    game: str, settings: Settings, seed: int, actions: Sequence[int], wanted: Iterable[int]
-) -> dict[int, np.ndarray]:
-    """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
+def pictures(
+    game: str, settings: Settings, seed: int, actions: np.ndarray, wanted: Mapping[int, set[int]]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Play `actions` [T, N] again in copies seeded with `seed`, `seed + 1`, …; give pictures as they come.
 
+    Of each copy those of the steps that are `wanted`: copy, step and frame [H, W, 3] uint8 of what it led to.
     ALE draws every chance, sticky actions included, from the seed, so the same play comes out of it; training
-    never pays for a picture. A step takes about half a millisecond.
+    never pays for a picture.
     """
-    steps = set(wanted)
-    games = make_games(game, 1, settings, colour=True)
+    games = make_games(game, actions.shape[1], settings, colour=True)
     games.reset(seed=seed)
-    frames: dict[int, np.ndarray] = {}
-    for step, action in enumerate(actions[: max(steps) + 1]):
-        observations, _, _, _, info = games.step(np.array([action]))
-        if step in steps:
-            frames[step] = info.get("final_obs", observations)[0, 0].copy()
+    for step in range(max(map(max, wanted.values())) + 1):
+        observations, _, terminated, truncated, info = games.step(actions[step])
+        for copy in [copy for copy, steps in wanted.items() if step in steps]:
+            ended = terminated[copy] or truncated[copy]
+            yield copy, step, (info["final_obs"] if ended else observations)[copy, 0].copy()
     games.close()
-    return frames

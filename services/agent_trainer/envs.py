@@ -9,7 +9,7 @@ bad only by people's judgement.
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -241,36 +241,57 @@ def judge_cartpole(observations: np.ndarray) -> np.ndarray:
 
 
 def replay(
-    env_id: str, linger: int | None, seed: int, actions: Sequence[int], wanted: Sequence[int],
+    env_id: str, linger: int | None, seed: int, actions: np.ndarray, segments: Sequence[tuple[int, range]],
     settings: atari.Settings | None = None,
-) -> dict[int, np.ndarray]:  # fmt: skip
-    """Play `actions` again from `seed`; return frames [H, W, 3] uint8 of what the steps in `wanted` led to.
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Play `actions` [T, N] again in environments seeded with `seed`, `seed + 1`, …, and film segments of it.
+
+    A segment is an environment and the steps of it to show. Gives each segment's place in `segments` and what
+    its steps led to, frames [L, H, W, 3] uint8, as soon as the last is there: few are in memory at a time.
 
     An environment is a function of its seed and its actions, so pictures need not be drawn, nor kept, while
-    the agent plays: only the few that people will see are drawn afterwards. Episodes follow one another as
+    the agent plays: only those that people will see are drawn afterwards. Episodes follow one another as
     they do in `make_envs`.
     """
+    mine: dict[int, list[int]] = {}  # of each environment its segments
+    for number, (env, _) in enumerate(segments):
+        mine.setdefault(env, []).append(number)
+    wanted = {env: {step for number in mine[env] for step in segments[number][1]} for env in mine}
     if game := atari.rom_name(env_id):
-        return atari.replay(game, settings or atari.Settings(), seed, actions, wanted)
-    env = make_env(env_id, linger, render=True)
-    env.reset(seed=seed)
-    frames: dict[int, np.ndarray] = {}
-    last, steps = max(wanted), set(wanted)
-    lingering, frame = False, None
-    for step, action in enumerate(actions[: last + 1]):
-        _, _, terminated, truncated, _ = env.step(action)
-        if step in steps:
-            if frame is None or not lingering:  # a picture that stands still is drawn once
-                frame = _picture(env_id, env)
-            frames[step] = frame
-            lingering = isinstance(env, HideTermination) and env.left is not None
-        else:
-            frame = None
-        if terminated or truncated:
-            env.reset()
-            lingering, frame = False, None
-    env.close()
-    return frames
+        drawn = atari.pictures(game, settings or atari.Settings(), seed, actions, wanted)
+    else:
+        drawn = _pictures(env_id, linger, seed, actions, wanted)
+    frames: dict[int, list[np.ndarray]] = {}
+    for env, step, frame in drawn:
+        for number in mine[env]:
+            steps = segments[number][1]
+            if step in steps:
+                frames.setdefault(number, []).append(frame)
+                if step == steps[-1]:
+                    yield number, np.stack(frames.pop(number))
+
+
+def _pictures(
+    env_id: str, linger: int | None, seed: int, actions: np.ndarray, wanted: Mapping[int, set[int]]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Do what `atari.pictures` does, for the environments of Gymnasium: one after another."""
+    for copy, steps in wanted.items():
+        env = make_env(env_id, linger, render=True)
+        env.reset(seed=seed + copy)
+        lingering, frame = False, None
+        for step, action in enumerate(actions[: max(steps) + 1, copy].tolist()):
+            _, _, terminated, truncated, _ = env.step(action)
+            if step in steps:
+                if frame is None or not lingering:  # a picture that stands still is drawn once
+                    frame = _picture(env_id, env)
+                yield copy, step, frame
+                lingering = isinstance(env, HideTermination) and env.left is not None
+            else:
+                frame = None
+            if terminated or truncated:
+                env.reset()
+                lingering, frame = False, None
+        env.close()
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:

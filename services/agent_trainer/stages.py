@@ -85,25 +85,25 @@ def collect(
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for together in chosen for segment in together]
     fps = config.segments.fps or envs.frame_rate(config.env_id)
+    judged = {env: judge(config, seed, play, env) for env in sorted({segment.env for segment in segments})}
     clips: dict[int, ClipRecord] = {}  # by number, the segment's place in `segments`
-    for env in sorted({segment.env for segment in segments}):  # pictures are large: those of one at a time
-        mine = {number: segment.start for number, segment in enumerate(segments) if segment.env == env}
+    shown = [(one.env, range(one.start, one.start + config.segments.length)) for one in segments]
+    unseen = ((number, np.empty(0)) for number in range(len(segments)))
+    films = envs.replay(
+        config.env_id, config.segments.length, seed, play.actions.numpy(), shown, games(config)
+    )
+    for number, frames in films if encode else unseen:
         stop_if(should_stop)
-        judged = judge(config, seed, play, env)
-        frames = film(config, seed, play, env, sorted(mine.values())) if encode else {}
-        for number, start in mine.items():
-            stop_if(should_stop)
-            steps_shown = range(start, start + config.segments.length)
-            mp4 = encode(np.stack([frames[step] for step in steps_shown]), fps) if encode else b""
-            key = f"{job.prefix}clips/{number:04d}"
-            clips[number] = ClipRecord(
-                npz=put_artifact(store, "clip_npz", key + ".npz", pack(play, env, steps_shown)),
-                mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
-                steps=len(steps_shown),
-                fps=fps,
-                judgement=judged[start : steps_shown.stop].tolist(),
-            )
-            on_progress(0.5 + 0.5 * len(clips) / len(segments), {})
+        (env, steps_shown), key = shown[number], f"{job.prefix}clips/{number:04d}"
+        mp4 = encode(frames, fps) if encode else b""
+        clips[number] = ClipRecord(
+            npz=put_artifact(store, "clip_npz", key + ".npz", pack(play, env, steps_shown)),
+            mp4=put_artifact(store, "clip_mp4", key + ".mp4", mp4),
+            steps=len(steps_shown),
+            fps=fps,
+            judgement=judged[env][steps_shown.start : steps_shown.stop].tolist(),
+        )
+        on_progress(0.5 + 0.5 * len(clips) / len(segments), {})
     held_out = torch.rand(len(chosen), generator=draw) < config.reward_model.held_out
     held_out[0] &= not held_out.all()  # a round of few comparisons still has one to train on
     k = config.labels.clips_per_comparison
@@ -176,16 +176,6 @@ def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarr
     # Nobody judges by frames, of which a whole play would be many.
     seen = play.sights[play.after[:, env]].numpy() if play.sights.dim() == 2 else None
     return envs.judgement(config.env_id, games(config), seed + env, actions, seen, rewards)
-
-
-def film(
-    config: ExperimentConfig, seed: int, play: Play, env: int, starts: list[int]
-) -> dict[int, np.ndarray]:
-    """Return the frame [H, W, 3] of every step of an environment that the segments from `starts` on show."""
-    length = config.segments.length
-    steps = sorted({start + t for start in starts for t in range(length)})
-    # Environment i of a vector environment is seeded with seed + i.
-    return envs.replay(config.env_id, length, seed + env, play.actions[:, env].tolist(), steps, games(config))
 
 
 def pack(play: Play, env: int, steps: range) -> bytes:
@@ -304,8 +294,9 @@ def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], en
     fps = envs.frame_rate(config.env_id)
     every = int(-(-fps // VIDEO_FPS))
     wanted = range(0, len(actions), every)[:VIDEO_FRAMES]
-    frames = envs.replay(config.env_id, None, seed, actions, wanted, games(config))
-    return encode(np.stack([frames[step] for step in wanted]), fps / every)
+    column = np.array(actions)[:, None]
+    ((_, frames),) = envs.replay(config.env_id, None, seed, column, [(0, wanted)], games(config))
+    return encode(frames, fps / every)
 
 
 def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None) -> ppo.Agent:
