@@ -47,12 +47,16 @@ class SegmentsConfig(Section):
         le=1,
         description="share of random actions in the last of them, rising evenly from none in the first",
     )
-    choice: Literal["uniform", "disagreement"] = Field(
+    choice: Literal["uniform", "disagreement", "difference"] = Field(
         "uniform",
-        description="how comparisons are chosen: at random, or where the reward ensemble disagrees most",
+        description="how comparisons are chosen: at random, where the reward ensemble disagrees most, or "
+        "where it sees the largest difference, so that fewer are ties",
+    )
+    chosen: float = Field(
+        1.0, ge=0, le=1, description="share of the comparisons that are chosen so; the others are random"
     )
     candidates: int = Field(
-        10, ge=1, le=1000, description="candidates for each comparison chosen by disagreement"
+        10, ge=1, le=1000, description="candidates for each comparison, of which the best are chosen"
     )
     fps: float | None = Field(
         None, gt=0, le=240, description="frames a second that people see; the environment's own if absent"
@@ -132,8 +136,10 @@ class AgentConfig(Section):
     update_epochs: int = Field(10, ge=1, description="passes over a rollout in an update")
     minibatch_size: int = Field(256, ge=1, description="samples in a gradient step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
-    anneal: Literal["every_round", "last_round", "never"] = Field(
-        "last_round", description="when the step size falls linearly to zero"
+    anneal: Literal["every_round", "last_round", "whole_run", "never"] = Field(
+        "last_round",
+        description="when the step size falls linearly to zero; `whole_run` lets it and the entropy bonus "
+        "fall from round to round, too",
     )
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
     checkpoint_steps: int = Field(
@@ -183,6 +189,10 @@ class EvaluationConfig(Section):
     """How the agent's true return is measured. Nothing that learns ever sees it."""
 
     episodes: int = Field(100, ge=1, le=10_000, description="episodes played at the end of each round")
+    actions: Literal["likeliest", "drawn"] = Field(
+        "likeliest",
+        description="what is played: the policy's likeliest action, or one drawn from it, as in training",
+    )
     solved_return: float | None = Field(None, description="mean true return that counts as solved")
     stop_when_solved: bool = Field(True, description="finish the experiment in the round that reaches it")
 

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from services import weights
-from services.agent_trainer import clips, envs
+from services.agent_trainer import clips, envs, stages
 from services.agent_trainer.stages import collect, evaluate, train_agent
 from services.reward_trainer.stages import train_reward
 from shared import config as configuration
@@ -292,6 +292,30 @@ def test_the_evaluations_actions_play_it_again(store: Memory, rounds: list[Round
         assert [step[2] or step[3] for step in steps] == [False] * (len(steps) - 1) + [True]
 
 
+def test_drawn_actions_are_the_policys_own(store: Memory, rounds: list[Round]) -> None:
+    """Of an agent that knows nothing the likeliest action is one for ever; drawn ones are not."""
+    config = configuration.parse(SMALL | {"evaluation": {"episodes": 3, "actions": "drawn"}})
+    agent = stages.load_agent(config, store, None)
+    with torch.no_grad():
+        agent.policy[-1].weight.zero_()
+        agent.policy[-1].bias.copy_(torch.tensor([0.1, 0.0]))
+    model = stages.load_reward_model(store, rounds[0][1].reward_model)
+    likeliest = config.model_copy(
+        update={"evaluation": config.evaluation.model_copy(update={"actions": "likeliest"})}
+    )
+    drawn, again, same = (
+        stages.evaluate(agent, model, one, 5, go_on)[2] for one in (config, config, likeliest)
+    )
+    assert {action for game in same for action in game} == {0}
+    assert {action for game in drawn for action in game} == {0, 1}
+    assert drawn == again
+
+
+def test_step_size_and_entropy_bonus_fall_over_the_whole_run() -> None:
+    config = configuration.parse(SMALL | {"rounds": 4})  # 3 rounds of 256 steps and one of 512
+    assert [stages.share_left(config, number) for number in (1, 2, 3, 4)] == [1, 0.8, 0.6, 0.4]
+
+
 def test_an_unknown_environment_is_an_error() -> None:
     with pytest.raises(envs.UnknownEnvironment, match="CartPoel"):
         collect(job(env_id="CartPoel-v1"), Memory(), silent, go_on)
@@ -329,7 +353,7 @@ def test_several_clips_are_chosen_ranked_and_learned_from(k: int) -> None:
     def disagreement(choice: str) -> float:
         """How far the members disagree on what this choice takes, on average over all pairs of clips."""
         changed = configuration.parse(asked.config).model_copy(deep=True).model_dump()
-        changed["segments"]["choice"] = choice
+        changed["segments"] |= {"choice": choice, "collect_steps": 1024}  # room to choose in
         again = replace(
             asked, config=changed, round_number=2, prefix=f"{choice}/", reward_model=trained.reward_model
         )

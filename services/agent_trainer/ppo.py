@@ -1,7 +1,6 @@
 """PPO in one file: play, estimate advantages, take clipped gradient steps, repeat.
 
     python -m services.agent_trainer.ppo --env-id CartPole-v1       # plain PPO on the environment's reward
-    python -m services.agent_trainer.ppo --env-id ALE/Pong-v5 --num-envs 8 --num-steps 128 --update-epochs 4
     python -m services.agent_trainer.ppo --reward my_module:my_fn   # the same agent, a reward of your own
 
 It learns from `reward_fn(observations, actions, next_observations)`. The environment's own reward is added up
@@ -13,7 +12,7 @@ Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurre
 
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -136,6 +135,7 @@ class Agent(nn.Module):
             self.eyes = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.policy = start(nn.Linear(hidden, actions), 0.01)
             self.critic = start(nn.Linear(hidden, 1), 1.0)
+            self.spread = nn.Buffer(torch.zeros(()))  # of discounted sums of rewards, see train()
 
     def features(self, observations: Tensor) -> Tensor:
         """Return what policy and critic read of observations [..., *O], or of frames from `prepare`."""
@@ -294,8 +294,7 @@ def train(
     player = Player(envs, args.seed)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     writer = SummaryWriter(args.log_dir) if args.log_dir else None
-    metrics: dict[str, float] = {}
-    batch = args.num_envs * args.num_steps
+    batch, metrics = args.num_envs * args.num_steps, dict[str, float]()
     updates = max(1, args.total_steps // batch)
     if not agent.measured:  # these steps only measure
         agent.measure(rollout(agent, player, args.num_steps).observations, envs.single_observation_space)
@@ -311,8 +310,12 @@ def train(
             with torch.no_grad():
                 flat = (x.flatten(0, 1) for x in (data.observations, data.actions, data.next_observations))
                 rewards = reward_fn(*flat).view_as(rewards)
-        # Rewards times 1 − γ keep values at the size of a reward, which the critic learns far sooner.
-        metrics |= update(agent, optimizer, data, rewards * (1 - args.gamma), args, player.draw)
+        if agent.eyes:  # values of size 1, or the critic's small errors teach the shared layers nothing
+            none, sum_all = torch.zeros_like(rewards), replace(args, gae_lambda=1.0)
+            sums = gae(rewards - rewards.mean(), none, none, none.bool(), data.ended, sum_all)
+            agent.spread.lerp_(sums.std().clamp(min=1e-6), 0.05 if agent.spread else 1.0)
+        scaled = rewards * (1 / agent.spread if agent.eyes else 1 - args.gamma)  # else of a reward's size
+        metrics |= update(agent, optimizer, data, scaled, args, player.draw)
         metrics["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         metrics["charts/predicted_reward"] = rewards.mean().item()
         for name, column in zip(("return", "length"), zip(*player.finished, strict=True), strict=False):
@@ -338,8 +341,7 @@ def main(args: Args) -> None:
     reward_fn: Any = "env" if args.reward == "env" else pkgutil.resolve_name(args.reward)
 
     def show(done: float, now: dict[str, float]) -> None:
-        text = f"\r{done:4.0%}  true return {now.get('charts/episodic_return', np.nan):7.1f}"
-        print(text, end="", flush=True)
+        print(f"\r{done:4.0%}  {now.get('charts/episodic_return', np.nan):7.1f}", end="", flush=True)
 
     metrics = train(args, agent, envs, reward_fn, show)
     print("", *(f"{name:28} {value:10.4f}" for name, value in sorted(metrics.items())), sep="\n")

@@ -5,15 +5,14 @@ never from the attempt, so an attempt that is killed and tried again gives the s
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from services import weights
 from services.agent_trainer import atari, envs, ppo
+from services.agent_trainer.choosing import choose
 from services.agent_trainer.clips import encode_mp4, pack_npz, unpack_npz
 from services.agent_trainer.play import Play, whole
 from services.checkpoints import Checkpoints, Tell
@@ -41,14 +40,6 @@ Encode = Callable[[np.ndarray, float], bytes]  # frames [T, H, W, 3] uint8, fram
 CHUNK = 64  # steps played between two looks at should_stop
 VIDEO_FRAMES = 500  # at most, in a round's video
 VIDEO_FPS = 30.0  # at most; faster play is thinned out, which keeps its speed
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Steps start … start + length − 1 of environment `env`: a candidate to be shown."""
-
-    env: int
-    start: int
 
 
 def collect(
@@ -130,46 +121,6 @@ def check_past(job: CollectJob, store: Store, agent: ppo.Agent) -> None:
             )
 
 
-def choose(
-    play: Play, model: reward_model.RewardModel | None, config: ExperimentConfig, count: int,
-    draw: torch.Generator,
-) -> list[list[Segment]]:  # fmt: skip
-    """Choose `count` comparisons of K segments: at random, or where the ensemble's members disagree most.
-
-    How far they disagree is the deviation of the probability that one clip is preferred to another, on
-    average over the comparison's pairs of clips.
-    """
-    k = config.labels.clips_per_comparison
-    length, ended = config.segments.length, play.ended.long()  # [T, N]
-    ends_before = torch.cat([torch.zeros_like(ended[:1]), ended.cumsum(0)])  # [T + 1, N]: ends before step t
-    whole = ends_before[length - 1 : -1] == ends_before[:-length]  # no end before the segment's last step
-    starts = whole.nonzero()  # [n, 2]: step, environment
-    if len(starts) < k:
-        raise ValueError(
-            f"no play has {k} segments of {length} steps to compare; set segments.length lower, "
-            "or segments.collect_steps higher"
-        )
-    wanted = count * (config.segments.candidates if model and config.segments.choice == "disagreement" else 1)
-    rows: list[Tensor] = []  # random orders of the segments, as many as it takes, so that few are drawn twice
-    while sum(len(row) // k for row in rows) < wanted:
-        rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // k * k])
-    together = torch.cat(rows)[: k * wanted].view(wanted, k)
-    if model and config.segments.choice == "disagreement":
-        steps = starts[together][..., 0, None] + torch.arange(length)  # [wanted, K, L]
-        sums = torch.cat(  # [M, wanted, K]; some at a time, for frames are large
-            [
-                model.predict(play.sights[play.after[part, starts[some][..., 1, None]]]).sum(-1).cpu()
-                for part, some in zip(torch.split(steps, 256), torch.split(together, 256), strict=True)
-            ],
-            dim=1,
-        )
-        one, other = torch.combinations(torch.arange(k)).T
-        preferred = (sums[..., one] - sums[..., other]).sigmoid()  # [M, wanted, pairs of clips]
-        disagreement = preferred.std(0, correction=0).mean(-1)
-        together = together[disagreement.argsort(descending=True, stable=True)[:count]]
-    return [[Segment(env=int(starts[i, 1]), start=int(starts[i, 0])) for i in row] for row in together]
-
-
 def judge(config: ExperimentConfig, seed: int, play: Play, env: int) -> np.ndarray:
     """Return what a teacher judges by, of each step of an environment's whole play [T]."""
     actions, rewards = play.actions[:, env].numpy(), play.env_rewards[:, env].numpy()
@@ -204,7 +155,10 @@ def train_agent(
     settings = config.agent.model_dump(exclude=ours)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
-    anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
+    anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal != "never")
+    if config.agent.anneal == "whole_run":
+        for name in ("learning_rate", "ent_coef"):
+            settings[name] *= share_left(config, job.round_number)
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
@@ -231,6 +185,12 @@ def train_agent(
         true_returns=true_returns,
         metrics=metrics,
     )
+
+
+def share_left(config: ExperimentConfig, round_number: int) -> float:
+    """Return which share of all its steps the agent still has before it when a round begins."""
+    usual, final = config.agent.total_steps, config.agent.final_steps or config.agent.total_steps
+    return 1 - usual * (round_number - 1) / (usual * (config.rounds - 1) + final)
 
 
 def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Callable[..., Iterator[int]]:
@@ -261,13 +221,13 @@ def evaluate(
     agent: ppo.Agent, model: reward_model.RewardModel, config: ExperimentConfig, seed: int,
     should_stop: Callable[[], bool],
 ) -> tuple[list[float], list[float], list[list[int]]]:  # fmt: skip
-    """Play whole episodes of the environment as it is, with the likeliest actions; episode i from `seed + i`.
+    """Play whole episodes of the environment as it is; episode i from `seed + i`.
 
     Returns of each episode the true return, the return that the reward model predicts, and the actions.
     """
     true_returns, predicted_returns = list[float](), list[float]()
     played: list[list[int]] = [[] for _ in range(config.evaluation.episodes)]
-    place = agent.mean.device
+    place, draw = agent.mean.device, torch.Generator().manual_seed(seed)
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
         playing = envs.Episodes(config.env_id, count, seed + begin, games(config))
@@ -275,13 +235,15 @@ def evaluate(
         while len(alive):
             stop_if(should_stop)
             before = ppo.tensor(playing.current[alive]).to(place)
-            actions = agent.log_policy(before).argmax(-1)
+            policy = agent.log_policy(before).cpu()
+            likeliest = config.evaluation.actions == "likeliest"
+            actions = policy.argmax(-1) if likeliest else policy.exp().multinomial(1, generator=draw)[:, 0]
             for i, action in zip(alive, actions.tolist(), strict=True):
                 played[begin + i].append(action)
-            rewards, ended = playing.step(alive, actions.cpu().numpy())
+            rewards, ended = playing.step(alive, actions.numpy())
             returns[alive] += rewards
             after = ppo.tensor(playing.current[alive]).to(place)
-            predicted[alive] += model.reward(before, actions, after).cpu().numpy()
+            predicted[alive] += model.reward(before, actions.to(place), after).cpu().numpy()
             alive = alive[~ended]
         playing.close()
         true_returns += returns.tolist()

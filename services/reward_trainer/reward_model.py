@@ -236,9 +236,8 @@ def main(args: Args) -> None:
     model = RewardModel([2], args)
     for name, value in train(model, Preferences(clips, ranks, held_out < args.held_out)).items():
         print(f"{name:24} {value:8.3f}")
-    points = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0], [1.0, 2.0]])
-    for point, reward in zip(points.tolist(), model.reward(points, points, points).tolist(), strict=True):
-        print(f"reward at {point!s:15} {reward:8.3f}")
+    for at in torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]], [[-1.0, 0.0]], [[1.0, 2.0]]]):  # [1, 2]
+        print(f"reward at {at[0].tolist()!s:15} {model.reward(at, at, at).item():8.3f}")
 
 
 if __name__ == "__main__":
