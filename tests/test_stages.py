@@ -353,7 +353,7 @@ def test_several_clips_are_chosen_ranked_and_learned_from(k: int) -> None:
     def disagreement(choice: str) -> float:
         """How far the members disagree on what this choice takes, on average over all pairs of clips."""
         changed = configuration.parse(asked.config).model_copy(deep=True).model_dump()
-        changed["segments"] |= {"choice": choice, "collect_steps": 1024}  # room to choose in
+        changed["segments"] |= {"choice": choice, "collect_steps": 2048}  # room to choose in
         again = replace(
             asked, config=changed, round_number=2, prefix=f"{choice}/", reward_model=trained.reward_model
         )
