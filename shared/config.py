@@ -110,6 +110,9 @@ class RewardModelConfig(Section):
     learning_rate: float = Field(3e-3, gt=0, description="AdamW's step size")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay")
     epochs: int = Field(80, ge=1, le=100_000, description="passes over the label set in a round")
+    final_epochs: int | None = Field(
+        None, ge=1, le=100_000, description="the same for the last round, if different"
+    )
     held_out: float = Field(
         0.1, ge=0, lt=1, description="fraction of comparisons kept out of training, at random"
     )
@@ -136,12 +139,15 @@ class AgentConfig(Section):
     update_epochs: int = Field(10, ge=1, description="passes over a rollout in an update")
     minibatch_size: int = Field(256, ge=1, description="samples in a gradient step")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
-    anneal: Literal["every_round", "last_round", "whole_run", "never"] = Field(
-        "last_round",
-        description="when the step size falls linearly to zero; `whole_run` lets it and the entropy bonus "
-        "fall from round to round, too",
+    anneal: Literal["every_round", "last_round", "never"] = Field(
+        "last_round", description="when the step size falls linearly to zero"
     )
+    anneal_entropy: bool = Field(False, description="let the entropy bonus fall with the step size")
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
+    final_restart: bool = Field(
+        False,
+        description="begin the last round with a fresh agent: it learns from the final reward model alone",
+    )
     checkpoint_steps: int = Field(
         250_000,
         ge=1,

@@ -311,11 +311,6 @@ def test_drawn_actions_are_the_policys_own(store: Memory, rounds: list[Round]) -
     assert drawn == again
 
 
-def test_step_size_and_entropy_bonus_fall_over_the_whole_run() -> None:
-    config = configuration.parse(SMALL | {"rounds": 4})  # 3 rounds of 256 steps and one of 512
-    assert [stages.share_left(config, number) for number in (1, 2, 3, 4)] == [1, 0.8, 0.6, 0.4]
-
-
 def test_an_unknown_environment_is_an_error() -> None:
     with pytest.raises(envs.UnknownEnvironment, match="CartPoel"):
         collect(job(env_id="CartPoel-v1"), Memory(), silent, go_on)

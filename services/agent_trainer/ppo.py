@@ -49,6 +49,8 @@ class Args:
     """Adam's step size"""
     anneal: bool = True
     """let the step size fall linearly to zero"""
+    anneal_entropy: bool = False
+    """let the entropy bonus fall with it"""
     gamma: float = 0.98
     """discount factor"""
     gae_lambda: float = 0.95
@@ -301,8 +303,9 @@ def train(
     for number in resumable(range(updates), agent, optimizer, player):
         if should_stop():
             break
-        if args.anneal:
-            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - number / updates)
+        left = 1 - number / updates if args.anneal else 1.0
+        optimizer.param_groups[0]["lr"] = args.learning_rate * left
+        now = replace(args, ent_coef=args.ent_coef * (left if args.anneal_entropy else 1))
         played = rollout(agent, player, args.num_steps)
         data = Rollout(*(column.to(agent.mean.device) for column in vars(played).values()))
         rewards = data.env_rewards
@@ -315,7 +318,7 @@ def train(
             sums = gae(rewards - rewards.mean(), none, none, none.bool(), data.ended, sum_all)
             agent.spread.lerp_(sums.std().clamp(min=1e-6), 0.05 if agent.spread else 1.0)
         scaled = rewards * (1 / agent.spread if agent.eyes else 1 - args.gamma)  # else of a reward's size
-        metrics |= update(agent, optimizer, data, scaled, args, player.draw)
+        metrics |= update(agent, optimizer, data, scaled, now, player.draw)
         metrics["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
         metrics["charts/predicted_reward"] = rewards.mean().item()
         for name, column in zip(("return", "length"), zip(*player.finished, strict=True), strict=False):

@@ -148,17 +148,15 @@ def train_agent(
     memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
-    agent = load_agent(config, store, None if config.agent.restart else job.agent)
-    model = load_reward_model(store, job.reward_model)
     last = job.round_number == config.rounds
-    ours = {"linger", "restart", "final_steps", "anneal", "checkpoint_steps"}
+    anew = config.agent.restart or (last and config.agent.final_restart)
+    agent = load_agent(config, store, None if anew else job.agent)
+    model = load_reward_model(store, job.reward_model)
+    ours = {"linger", "restart", "final_restart", "final_steps", "anneal", "checkpoint_steps"}
     settings = config.agent.model_dump(exclude=ours)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
-    anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal != "never")
-    if config.agent.anneal == "whole_run":
-        for name in ("learning_rate", "ent_coef"):
-            settings[name] *= share_left(config, job.round_number)
+    anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
     played = (job.round_number - 1) * config.agent.total_steps
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
@@ -185,12 +183,6 @@ def train_agent(
         true_returns=true_returns,
         metrics=metrics,
     )
-
-
-def share_left(config: ExperimentConfig, round_number: int) -> float:
-    """Return which share of all its steps the agent still has before it when a round begins."""
-    usual, final = config.agent.total_steps, config.agent.final_steps or config.agent.total_steps
-    return 1 - usual * (round_number - 1) / (usual * (config.rounds - 1) + final)
 
 
 def in_legs(checkpoints: Checkpoints, config: ExperimentConfig, seed: int) -> Callable[..., Iterator[int]]:

@@ -52,7 +52,9 @@ def train_reward(
             "there is no preference to train on: every answer was that the clips cannot be compared; abandon "
             "this experiment and create another whose clips show more (segments.length, segments.noise)"
         )
-    settings = config.reward_model.model_dump(exclude={"restart"})
+    settings = config.reward_model.model_dump(exclude={"restart", "final_epochs"})
+    if job.round_number == config.rounds and config.reward_model.final_epochs:
+        settings["epochs"] = config.reward_model.final_epochs
     seed = seed_for(config.seed, job.round_number, "training_reward")
     args = reward_model.Args(seed=seed, **settings)
     data = reward_model.Preferences(
