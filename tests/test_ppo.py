@@ -203,6 +203,77 @@ def test_preferences_alone_improve_the_true_return() -> None:
     assert true_return(agent) > before + 50  # random play, of which people spoke, goes no further than 6
 
 
+class Flicker(gym.Env[np.ndarray, int]):
+    """Four grey pictures of noise, as bright as the last action was large."""
+
+    observation_space = gym.spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, Any]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observe(0), {}
+
+    def observe(self, action: int) -> np.ndarray:
+        return self.np_random.integers(0, 40, (4, 36, 36), np.uint8) + np.uint8(70 * action)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self.observe(int(action)), 0.0, False, self.steps >= 30, {}
+
+
+def brightness(_: torch.Tensor, __: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    return after.float().mean((1, 2, 3))
+
+
+def test_of_frames_the_unit_of_a_reward_does_not_matter() -> None:
+    """The critic sees the same values whatever the size of the reward model's numbers."""
+    args = ppo.Args(total_steps=512, num_envs=4, num_steps=64, minibatch_size=64, update_epochs=2)
+    ends = []
+    for unit in (1.0, 1000.0):
+        agent = ppo.Agent([4, 36, 36], 3, hidden=16)
+
+        def reward(*seen: torch.Tensor, unit: float = unit) -> torch.Tensor:
+            return unit * brightness(*seen)
+
+        ends.append((ppo.train(args, agent, vector(Flicker), reward), agent))
+    (one, agent), (other, again) = ends
+    assert again.spread.item() == pytest.approx(1000 * agent.spread.item(), rel=1e-3)
+    assert other["losses/value_loss"] == pytest.approx(one["losses/value_loss"], rel=0.05)
+    for name in ("policy.weight", "critic.weight"):
+        torch.testing.assert_close(agent.state_dict()[name], again.state_dict()[name], atol=2e-3, rtol=0.05)
+
+
+def test_it_learns_from_frames() -> None:
+    agent = ppo.Agent([4, 36, 36], 3, hidden=16)
+    args = ppo.Args(total_steps=4096, num_envs=8, num_steps=64, minibatch_size=64, update_epochs=4)
+    ppo.train(args, agent, vector(Flicker, 8), brightness)
+    with torch.no_grad():
+        seen = ppo.tensor(vector(Flicker, 8).reset(seed=5)[0])
+        assert (agent.log_policy(seen).argmax(-1) == 2).all()
+
+
+@pytest.mark.parametrize(("anneal", "left"), [(True, [0.4, 0.2]), (False, [0.4, 0.4])])
+def test_the_entropy_bonus_falls_with_the_step_size_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch, anneal: bool, left: list[float]
+) -> None:
+    used = []
+    real = ppo.update
+
+    def spy(
+        agent: Any, optimizer: Any, data: Any, rewards: Any, args: ppo.Args, draw: Any
+    ) -> dict[str, float]:
+        used.append(args.ent_coef)
+        return real(agent, optimizer, data, rewards, args, draw)
+
+    monkeypatch.setattr(ppo, "update", spy)
+    args = ppo.Args(total_steps=512, num_envs=4, num_steps=64, ent_coef=0.4, anneal_entropy=anneal)
+    ppo.train(args, ppo.Agent([2], 2), vector(Corridor), "env")
+    assert used == pytest.approx(left)
+
+
 def test_training_is_the_same_twice_and_stops_when_asked() -> None:
     args = ppo.Args(seed=3, total_steps=1024, num_envs=4, num_steps=64, minibatch_size=64)
     agents = [ppo.Agent([2], 2, seed=3) for _ in range(3)]

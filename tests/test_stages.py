@@ -292,6 +292,36 @@ def test_the_evaluations_actions_play_it_again(store: Memory, rounds: list[Round
         assert [step[2] or step[3] for step in steps] == [False] * (len(steps) - 1) + [True]
 
 
+def test_the_last_round_may_begin_anew_and_learn_for_longer(store: Memory, rounds: list[Round]) -> None:
+    last = SMALL | {"rounds": 1}  # so that round 1 is the last
+    about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "log_dir": None}
+    collected, trained, result = rounds[0]
+    agents = {}
+    for anew, begin in ((True, result.agent), (True, None), (False, result.agent)):
+        config = last | {"agent": SMALL["agent"] | {"final_restart": anew}}
+        prefix = f"{anew}{begin is None}/"
+        job = TrainAgentJob(
+            **about, prefix=prefix, config=config, reward_model=trained.reward_model, agent=begin
+        )
+        agents[anew, begin is None] = train_agent(job, store, silent, go_on, encode=None).agent.sha256
+    assert agents[True, False] == agents[True, True] != agents[False, False]
+    models = []
+    for number, (epochs, final) in enumerate([(4, None), (15, 4), (15, None)]):
+        config = last | {"reward_model": SMALL["reward_model"] | {"epochs": epochs, "final_epochs": final}}
+        reward_job = TrainRewardJob(
+            **about,
+            prefix=f"e{number}/",
+            config=config,
+            labels=labels_of(collected, 1),
+            reward_model=None,
+            agent=None,
+        )
+        model = train_reward(reward_job, store, silent, go_on).reward_model
+        models.append(weights.load_reward_model(store.get(model.key)))
+    same = [torch.equal(models[0].weights[0], other.weights[0]) for other in models[1:]]
+    assert same == [True, False]
+
+
 def test_drawn_actions_are_the_policys_own(store: Memory, rounds: list[Round]) -> None:
     """Of an agent that knows nothing the likeliest action is one for ever; drawn ones are not."""
     config = configuration.parse(SMALL | {"evaluation": {"episodes": 3, "actions": "drawn"}})

@@ -195,10 +195,8 @@ class Player:
 def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = None) -> Rollout:
     """Play `steps` in each environment with actions drawn from the policy.
 
-    `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it.
-
-    With SAME_STEP the observation returned at an episode's end is already the next episode's first, and the
-    last one comes as `final_obs`; the step's successor is that last one, so no transition crosses a reset.
+    `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it. What an
+    episode ends with comes as `final_obs`, for the observation returned is the next one's first (SAME_STEP).
     """
     sights, finals, rows = [tensor(player.observations)], list[np.ndarray](), list[tuple[Tensor, ...]]()
     device = agent.mean.device  # the network may be elsewhere; what was played stays in main memory
@@ -234,8 +232,7 @@ def gae(
 ) -> Tensor:
     """Return generalised advantage estimates [T, N] (Schulman et al. 2016, eq. 16); all inputs are [T, N].
 
-    `next_values` belong to the true successors. A terminal successor counts nothing; any other end of an
-    episode is bootstrapped, and the sum over later errors stops at either.
+    `next_values` are the true successors'; terminal ones count nothing, and sums over errors stop at any end.
     """
     errors = rewards + args.gamma * next_values * ~terminated - values  # δ_t
     advantages, running = torch.zeros_like(errors), torch.zeros_like(errors[0])
