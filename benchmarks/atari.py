@@ -82,9 +82,11 @@ def main() -> None:
     reached = {f"true return {target:g}": sum(value >= target for value in finals)} if target else {}
     summary = {
         "env_id": args.env_id,
+        "teacher": args.teacher,
         "seeds": args.seeds,
         "labels": [budget] * len(finals),
         "returns": [round(value, 2) for value in finals],
+        "rounds": [[round(value, 2) for value in result["rounds"]] for result in results],
         "minutes": [round(value, 1) for value in minutes],
         "milestones": reached | {name: [share[name] for share in shares] for name in (shares or [{}])[0]},
         "peak_mib": max(max(result["stage_peak_mib"]) for result in results),

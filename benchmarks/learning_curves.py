@@ -1,0 +1,95 @@
+"""Draw how agents learned: `python -m benchmarks.learning_curves RESULTS.jsonl --out PICTURE.svg`.
+
+Reads the JSON lines that `benchmarks.atari` ends with, one or more of them, and draws the mean true return of
+each round's evaluation over the labels given until then: a thin line for each seed, a thick one for their
+mean. Lines of different teachers have colours of their own.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from html import escape
+from itertools import zip_longest
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 16, 40, 48
+COLOURS = ("#2f6fde", "#b5651d", "#4a8f3c")  # readable on white and on black
+QUIET = "#808080"
+
+Curve = list[tuple[float, float]]  # labels so far, mean true return
+
+
+def curves_of(lines: Sequence[dict[str, Any]]) -> dict[str, list[Curve]]:
+    """Return every seed's curve by teacher; labels are shared out over the rounds evenly."""
+    found: dict[str, list[Curve]] = {}
+    for line in lines:
+        for labels, rounds in zip(line["labels"], line["rounds"], strict=True):
+            curve = [(labels * (i + 1) / len(rounds), value) for i, value in enumerate(rounds)]
+            found.setdefault(line["teacher"], []).append(curve)
+    return found
+
+
+def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, target: float | None) -> str:
+    """Return an SVG of curves between the returns `low` and `high`."""
+    most = max(x for group in curves.values() for curve in group for x, _ in curve)
+
+    def at(x: float, y: float) -> str:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * x / most
+        down = TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
+        return f"{across:.1f},{down:.1f}"
+
+    def text(words: str, x: float, y: float, anchor: str = "middle", colour: str = QUIET) -> str:
+        return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
+
+    def line(curve: Curve, colour: str, rest: str) -> str:
+        points = " ".join(at(*point) for point in curve)
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" {rest}/>'
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="13"><title>{escape(title)}</title>',
+        text(title, LEFT, 20, "start"),
+        text("labels", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8),
+    ]
+    for step in range(5):
+        y, x = low + (high - low) * step / 4, most * step / 4
+        parts.append(line([(0, y), (most, y)], QUIET, 'stroke-opacity="0.3"'))
+        parts.append(text(f"{y:g}", LEFT - 8, float(at(0, y).split(",")[1]) + 4, "end"))
+        parts.append(text(f"{x:.0f}", float(at(x, low).split(",")[0]), HEIGHT - BOTTOM + 18))
+    if target is not None:
+        parts.append(line([(0, target), (most, target)], QUIET, 'stroke-dasharray="4 4"'))
+        parts.append(text(f"{target:g}", WIDTH - RIGHT, float(at(0, target).split(",")[1]) - 4, "end"))
+    for number, (teacher, group) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        parts += [line(curve, colour, 'stroke-opacity="0.45"') for curve in group]
+        together = [[point for point in points if point] for points in zip_longest(*group)]
+        mean = [(fmean(x for x, _ in points), fmean(y for _, y in points)) for points in together]
+        parts.append(line(mean, colour, 'stroke-width="3" stroke-linejoin="round"'))
+        seeds = f"{teacher}, {len(group)} seed{'s' * (len(group) > 1)}"
+        parts.append(text(seeds, WIDTH - RIGHT - 150 * number, 20, "end", colour))
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="files of lines that benchmarks.atari ended with"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the SVG to write")
+    parser.add_argument("--range", nargs=2, type=float, default=(-21.0, 21.0), help="returns to show")
+    parser.add_argument("--target", type=float, help="a return to mark")
+    args = parser.parse_args()
+    lines = [
+        json.loads(line) for path in args.results for line in path.read_text("utf-8").splitlines() if line
+    ]
+    games = sorted({line["env_id"] for line in lines})
+    title = f"{', '.join(games)}: true return of each round's agent"
+    args.out.write_text(draw(title, curves_of(lines), *args.range, args.target), encoding="utf-8")
+    print(f"{args.out} written")
+
+
+if __name__ == "__main__":
+    main()
