@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from services.agent_trainer import ppo
 from services.reward_trainer import reward_model
 
 Model = TypeVar("Model", bound=nn.Module)
+LATER = {"spread": torch.zeros(())}  # what older files do not have, as it is before any training
 
 
 def save_agent(agent: ppo.Agent) -> bytes:
@@ -57,7 +59,8 @@ def _load(data: bytes, kind: str, build: Callable[[dict[str, Any]], Model]) -> M
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         model = build(json.loads(header["__metadata__"][kind]))
-        model.load_state_dict(tensors)
+        missing = model.state_dict().keys() - tensors.keys()
+        model.load_state_dict(tensors | {name: LATER[name] for name in missing})
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"this file holds no {kind} that Lockstep wrote: {error}") from error
     return model

@@ -1,11 +1,13 @@
 """PPO: its estimates against naive loops, what happens at a reset, and that it learns."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -298,6 +300,21 @@ def test_a_saved_agent_comes_back_whole() -> None:
         weights.load_agent(weights.save_agent(agent)[:-7])
     with pytest.raises(ValueError, match="no agent"):
         weights.load_agent(weights.save_reward_model(reward_model.RewardModel([3], reward_model.Args())))
+
+
+def test_an_agent_of_frames_from_before_its_rewards_were_scaled_is_read() -> None:
+    agent = ppo.Agent([4, 36, 36], 3, hidden=16)
+    agent.spread.fill_(3)
+    state = agent.state_dict()
+    header = {"agent": json.dumps(agent.sizes)}
+    old = safetensors.torch.save(
+        {name: x.contiguous() for name, x in state.items() if name != "spread"}, header
+    )
+    read = weights.load_agent(old).state_dict()
+    assert read.pop("spread") == 0
+    assert all(torch.equal(x, state[name]) for name, x in read.items())
+    with pytest.raises(ValueError, match="holds no agent"):
+        weights.load_agent(safetensors.torch.save({"spread": agent.spread}, header))
 
 
 def test_tensorboard_gets_the_known_names(tmp_path: Any) -> None:
