@@ -119,6 +119,11 @@ class RewardModelConfig(Section):
     error_rate: float = Field(
         0.1, ge=0, lt=1, description="share of answers taken to be given at random, right or wrong alike"
     )
+    smooth: bool = Field(
+        False,
+        description="let that share smooth the answers instead (label smoothing): no preference is certain, "
+        "so what is seen often comes to count no more than what is seen seldom",
+    )
     pessimism: float = Field(
         0.0, ge=0, description="how many of the ensemble's deviations are taken off its mean reward"
     )

@@ -55,6 +55,29 @@ def test_three_clips_are_plackett_luce() -> None:
     assert blind.item() == pytest.approx(-math.log(0.7 * cab + 0.3 / 6), rel=1e-5)
 
 
+def test_with_smoothing_the_best_difference_is_finite_and_the_same_for_what_is_seen_seldom() -> None:
+    """Three clips: the second loses to the first in nine answers, the third wins over it in one."""
+    ranks = torch.tensor([[0, 1]] * 9 + [[1, 0]])
+    ends = {}
+    for smooth in (False, True):
+        values = torch.zeros(3, requires_grad=True)
+        optimizer = torch.optim.Adam([values], lr=0.05)
+        for _ in range(400):
+            lost, won = values[[0, 1]].expand(9, 2), values[[0, 2]].expand(1, 2)
+            loss = reward_model.loss(torch.cat([lost, won]), ranks, 0.1, smooth)
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+        ends[smooth] = values.detach()
+    best = math.log(0.95 / 0.05)
+    assert (ends[True][[0, 2]] - ends[True][[1, 0]]).tolist() == pytest.approx([best, best], abs=0.1)
+    assert (ends[False][0] - ends[False][1]).item() > 2 * best
+    tie = reward_model.loss(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 0]]), 0.1, smooth=True)
+    assert tie.item() == pytest.approx(math.log(2))
+    four = reward_model.loss(torch.zeros(1, 4), torch.tensor([[0, 1, 2, 3]]), 0.3, smooth=True)
+    assert four.item() == pytest.approx(math.log(24))
+
+
 @pytest.mark.parametrize("ranks", [[0, 1, 2, 3], [2, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]])
 @pytest.mark.parametrize("error_rate", [0.0, 0.1])
 def test_ties_among_four_clips_are_every_ordering_that_agrees(ranks: list[int], error_rate: float) -> None:

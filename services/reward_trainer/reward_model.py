@@ -36,6 +36,8 @@ class Args:
     """fraction of comparisons kept out of training, at random"""
     error_rate: float = 0.1
     """share of answers taken to be given at random, right or wrong alike"""
+    smooth: bool = False
+    """let that share smooth the answers instead: nothing is certain, so what is seen often counts no more"""
     pessimism: float = 0.0
     """how many of the ensemble's deviations are taken off its mean reward"""
     batch_size: int | None = None
@@ -120,18 +122,13 @@ class RewardModel(nn.Module):
         return members.mean(0) - self.args.pessimism * members.std(0, correction=0)
 
 
-def orderings(k: int) -> Tensor:
-    """Return every ordering of k clips, best first: [k!, k] int64."""
-    return torch.tensor(list(permutations(range(k))))
-
-
 def log_probabilities(sums: Tensor, error_rate: float) -> Tensor:
     """Return the log-probability [..., K!] of each ordering of clips with summed rewards [..., K].
 
     Plackett-Luce: the best is drawn by a softmax over all clips, the next over those left, and so on. A share
     `error_rate` of the answers is taken to be drawn from all orderings alike (Christiano et al. 2017, 2.2.3).
     """
-    ordered = sums[..., orderings(sums.shape[-1])]  # [..., K!, K]
+    ordered = sums[..., list(permutations(range(sums.shape[-1])))]  # [..., K!, K]
     left = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # log Σ exp over the clips not yet drawn
     log_chosen = (ordered - left).sum(-1)
     if error_rate == 0:
@@ -142,14 +139,17 @@ def log_probabilities(sums: Tensor, error_rate: float) -> Tensor:
 
 def targets(ranks: Tensor) -> Tensor:
     """Return weights [B, K!] of the orderings that agree with ranks [B, K]: both of a tie count half."""
-    ordered = ranks[:, orderings(ranks.shape[-1])]  # [B, K!, K]
+    ordered = ranks[:, list(permutations(range(ranks.shape[-1])))]  # [B, K!, K]
     agrees = (ordered.diff(dim=-1) >= 0).all(-1).float()
     return agrees / agrees.sum(-1, keepdim=True)
 
 
-def loss(sums: Tensor, ranks: Tensor, error_rate: float) -> Tensor:
+def loss(sums: Tensor, ranks: Tensor, error_rate: float, smooth: bool = False) -> Tensor:
     """Return the cross-entropy [..., B] of ranks [B, K], given summed rewards [..., B, K]."""
-    return -(targets(ranks) * log_probabilities(sums, error_rate)).sum(-1)
+    wanted = targets(ranks)
+    if smooth:  # label smoothing, Szegedy et al. 2016, section 7
+        wanted, error_rate = (1 - error_rate) * wanted + error_rate / wanted.shape[-1], 0
+    return -(wanted * log_probabilities(sums, error_rate)).sum(-1)
 
 
 def train(
@@ -187,8 +187,8 @@ def train(
         order = torch.arange(len(ranks)) if whole else torch.randperm(len(ranks), generator=draw)
         for index in torch.split(order, args.batch_size or len(ranks)):
             sums = model(data.observations[kept[index]]).sum(-1)  # [M, b, K]
-            entropy = loss(sums, ranks[index].to(device), args.error_rate) * times[:, index].to(device)
-            objective = entropy.mean(1).sum()  # a sum over members: each learns as if it were alone
+            entropy = loss(sums, ranks[index].to(device), args.error_rate, args.smooth)  # [M, b]
+            objective = (entropy * times[:, index].to(device)).mean(1).sum()  # each member learns as if alone
             optimizer.zero_grad()
             objective.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
