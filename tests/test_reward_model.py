@@ -71,7 +71,7 @@ def test_with_smoothing_the_best_difference_is_finite_and_the_same_for_what_is_s
         ends[smooth] = values.detach()
     best = math.log(0.95 / 0.05)
     assert (ends[True][[0, 2]] - ends[True][[1, 0]]).tolist() == pytest.approx([best, best], abs=0.1)
-    assert (ends[False][0] - ends[False][1]).item() > 2 * best
+    assert (ends[False][0] - ends[False][1]).item() > 1.5 * best
     tie = reward_model.loss(torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 0]]), 0.1, smooth=True)
     assert tie.item() == pytest.approx(math.log(2))
     four = reward_model.loss(torch.zeros(1, 4), torch.tensor([[0, 1, 2, 3]]), 0.3, smooth=True)
