@@ -83,6 +83,7 @@ def main() -> None:
     summary = {
         "env_id": args.env_id,
         "teacher": args.teacher,
+        "set": args.set,
         "seeds": args.seeds,
         "labels": [budget] * len(finals),
         "returns": [round(value, 2) for value in finals],
