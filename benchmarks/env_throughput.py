@@ -58,9 +58,10 @@ def vector(game: str, kind: str, count: int, steps: int) -> Callable[[], int]:
         for row in done:
             games.step(row)
         if filmed:  # as much of the play as people may see, from the beginning of a game as it is in use
+            clip = min(CLIP, filmed)
             cut = [
-                (i, range(begin, begin + CLIP))
-                for begin in range(0, filmed - CLIP + 1, CLIP)
+                (i, range(begin, begin + clip))
+                for begin in range(0, filmed - clip + 1, clip)
                 for i in range(shown)
             ]
             for _ in envs.replay(f"ALE/{GAMES[game]}-v5", 0, 0, done[:filmed, :shown], cut, settings):

@@ -131,7 +131,7 @@ def pictures(
     """
     games = make_games(game, actions.shape[1], settings, colour=True)
     games.reset(seed=seed)
-    for step in range(max(map(max, wanted.values())) + 1):
+    for step in range(max(map(max, wanted.values()), default=-1) + 1):
         observations, _, terminated, truncated, info = games.step(actions[step])
         for copy in [copy for copy, steps in wanted.items() if step in steps]:
             ended = terminated[copy] or truncated[copy]
