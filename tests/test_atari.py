@@ -69,6 +69,11 @@ def test_people_see_the_play_that_was_played() -> None:
     films = dict(envs.replay("ALE/Pong-v5", 0, 7, actions, segments, settings))
     assert [films[number].shape for number in range(3)] == [(n, 160, 160, 3) for n in (100, 50, 8)]
     assert np.array_equal(films[0][50], films[2][1])
+    next(
+        envs.replay("ALE/Pong-v5", 0, 1, actions, [(0, range(5))], settings)
+    )  # the same games, left in the middle
+    again = dict(envs.replay("ALE/Pong-v5", 0, 7, actions, segments, settings))
+    assert all(np.array_equal(films[number], again[number]) for number in films)
     for number, at in ((0, 0), (1, 20), (2, 2), (2, 6), (2, 7)):
         frame, (copy, steps) = films[number][at], segments[number]
         seen = played[steps[at]][copy, -1]

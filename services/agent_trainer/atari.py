@@ -8,6 +8,7 @@ black, a lost life ends nothing, and the end of a game is reported as a time lim
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -120,6 +121,11 @@ def make_games(
     return Game(games, game, settings, hide_end)
 
 
+@lru_cache(maxsize=2)  # those of a round's clips and of its video: making a copy takes as long as 100 steps
+def _colour_games(game: str, count: int, settings: Settings) -> Game:
+    return make_games(game, count, settings, colour=True)
+
+
 def pictures(
     game: str, settings: Settings, seed: int, actions: np.ndarray, wanted: Mapping[int, set[int]]
 ) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -129,11 +135,10 @@ def pictures(
     ALE draws every chance, sticky actions included, from the seed, so the same play comes out of it; training
     never pays for a picture.
     """
-    games = make_games(game, actions.shape[1], settings, colour=True)
+    games = _colour_games(game, actions.shape[1], settings)
     games.reset(seed=seed)
     for step in range(max(map(max, wanted.values()), default=-1) + 1):
         observations, _, terminated, truncated, info = games.step(actions[step])
         for copy in [copy for copy, steps in wanted.items() if step in steps]:
             ended = terminated[copy] or truncated[copy]
             yield copy, step, (info["final_obs"] if ended else observations)[copy, 0].copy()
-    games.close()
