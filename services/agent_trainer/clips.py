@@ -47,7 +47,7 @@ def encode_mp4(frames: Frames, fps: float) -> bytes:
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1  # more threads cut the picture up differently on other machines
             # Without macroblock trees: with them the same frames did not always give the same bytes.
-            tuned = {"preset": "veryfast", "crf": "26", "x264-params": "mbtree=0"}
+            tuned = {"preset": "veryfast", "crf": "31", "x264-params": "mbtree=0:weightp=0"}
             stream.options = {**tuned, "flags": "+bitexact"}
             stream.color_range, stream.colorspace = 1, 6  # limited range, BT.601: what the conversion makes
             for index, image in enumerate(frames):
