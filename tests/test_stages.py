@@ -296,7 +296,7 @@ def test_the_last_round_may_begin_anew_and_learn_for_longer(store: Memory, round
     last = SMALL | {"rounds": 1}  # so that round 1 is the last
     about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "log_dir": None}
     collected, trained, result = rounds[0]
-    agents = {}
+    agents, models = {}, []
     for anew, begin in ((True, result.agent), (True, None), (False, result.agent)):
         config = last | {"agent": SMALL["agent"] | {"final_restart": anew}}
         prefix = f"{anew}{begin is None}/"
@@ -305,7 +305,6 @@ def test_the_last_round_may_begin_anew_and_learn_for_longer(store: Memory, round
         )
         agents[anew, begin is None] = train_agent(job, store, silent, go_on, encode=None).agent.sha256
     assert agents[True, False] == agents[True, True] != agents[False, False]
-    models = []
     for number, (epochs, final) in enumerate([(4, None), (15, 4), (15, None)]):
         config = last | {"reward_model": SMALL["reward_model"] | {"epochs": epochs, "final_epochs": final}}
         reward_job = TrainRewardJob(
@@ -330,12 +329,8 @@ def test_drawn_actions_are_the_policys_own(store: Memory, rounds: list[Round]) -
         agent.policy[-1].weight.zero_()
         agent.policy[-1].bias.copy_(torch.tensor([0.1, 0.0]))
     model = stages.load_reward_model(store, rounds[0][1].reward_model)
-    likeliest = config.model_copy(
-        update={"evaluation": config.evaluation.model_copy(update={"actions": "likeliest"})}
-    )
-    drawn, again, same = (
-        stages.evaluate(agent, model, one, 5, go_on)[2] for one in (config, config, likeliest)
-    )
+    likeliest = configuration.parse(SMALL)
+    drawn, again, same = (stages.evaluate(agent, model, c, 5, go_on)[2] for c in (config, config, likeliest))
     assert {action for game in same for action in game} == {0}
     assert {action for game in drawn for action in game} == {0, 1}
     assert drawn == again
