@@ -35,16 +35,17 @@ def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, ta
     """Return an SVG of curves between the returns `low` and `high`."""
     most = max(x for group in curves.values() for curve in group for x, _ in curve)
 
-    def at(x: float, y: float) -> str:
-        across = LEFT + (WIDTH - LEFT - RIGHT) * x / most
-        down = TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
-        return f"{across:.1f},{down:.1f}"
+    def across(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * x / most, 1)
+
+    def down(y: float) -> float:
+        return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low), 1)
 
     def text(words: str, x: float, y: float, anchor: str = "middle", colour: str = QUIET) -> str:
         return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
 
     def line(curve: Curve, colour: str, rest: str) -> str:
-        points = " ".join(at(*point) for point in curve)
+        points = " ".join(f"{across(x)},{down(y)}" for x, y in curve)
         return f'<polyline points="{points}" fill="none" stroke="{colour}" {rest}/>'
 
     parts = [
@@ -56,11 +57,11 @@ def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, ta
     for step in range(5):
         y, x = low + (high - low) * step / 4, most * step / 4
         parts.append(line([(0, y), (most, y)], QUIET, 'stroke-opacity="0.3"'))
-        parts.append(text(f"{y:g}", LEFT - 8, float(at(0, y).split(",")[1]) + 4, "end"))
-        parts.append(text(f"{x:.0f}", float(at(x, low).split(",")[0]), HEIGHT - BOTTOM + 18))
+        parts.append(text(f"{y:g}", LEFT - 8, down(y) + 4, "end"))
+        parts.append(text(f"{x:.0f}", across(x), HEIGHT - BOTTOM + 18))
     if target is not None:
         parts.append(line([(0, target), (most, target)], QUIET, 'stroke-dasharray="4 4"'))
-        parts.append(text(f"{target:g}", WIDTH - RIGHT, float(at(0, target).split(",")[1]) - 4, "end"))
+        parts.append(text(f"{target:g}", WIDTH - RIGHT, down(target) - 4, "end"))
     for number, (teacher, group) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [line(curve, colour, 'stroke-opacity="0.45"') for curve in group]

@@ -220,6 +220,7 @@ def evaluate(
     true_returns, predicted_returns = list[float](), list[float]()
     played: list[list[int]] = [[] for _ in range(config.evaluation.episodes)]
     place, draw = agent.mean.device, torch.Generator().manual_seed(seed)
+    likeliest = config.evaluation.actions == "likeliest"
     for begin in range(0, config.evaluation.episodes, 64):
         count = min(64, config.evaluation.episodes - begin)
         playing = envs.Episodes(config.env_id, count, seed + begin, games(config))
@@ -228,7 +229,6 @@ def evaluate(
             stop_if(should_stop)
             before = ppo.tensor(playing.current[alive]).to(place)
             policy = agent.log_policy(before).cpu()
-            likeliest = config.evaluation.actions == "likeliest"
             actions = policy.argmax(-1) if likeliest else policy.exp().multinomial(1, generator=draw)[:, 0]
             for i, action in zip(alive, actions.tolist(), strict=True):
                 played[begin + i].append(action)
