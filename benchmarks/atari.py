@@ -1,7 +1,8 @@
 """How far preferences bring an agent in a game: `python -m benchmarks.atari --env-id ALE/Pong-v5`.
 
 The stages that the workers run, in one process, with a teacher's answers; nobody waits and no picture is
-drawn. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
+drawn. `core_minutes` is the processor time, all threads together: what other work on the machine does not
+lengthen much. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
 each round, and ends with one JSON object. `--teacher coin` is the control.
 
 Of Donkey Kong, whose score says little, it tells in which share of those games Mario climbed the first whole
@@ -57,10 +58,10 @@ def main() -> None:
     if args.labels:
         split = label_split(args.labels, overrides.get("rounds", configuration.load(path).rounds))
         overrides = {f"labels.{key}": value for key, value in split.items()} | overrides
-    results, minutes, budget, shares = [], [], 0, []
+    results, minutes, busy, budget, shares = [], [], [], 0, []
     for seed in args.seeds:
         config = configuration.load(path, overrides | {"seed": seed})
-        budget, begin = config.label_budget(), time.perf_counter()
+        budget, begin, used = config.label_budget(), time.perf_counter(), time.process_time()
 
         def tell(number: int, mean: float, seed: int = seed, begin: float = begin) -> None:
             passed = (time.perf_counter() - begin) / 60
@@ -70,6 +71,7 @@ def main() -> None:
 
         results.append(run(config, Teacher(args.teacher, seed=seed), tell))
         minutes.append((time.perf_counter() - begin) / 60)
+        busy.append((time.process_time() - used) / 60)
         print(
             f"seed {seed:3d}  {results[-1]['labels']} labels; collecting, reward and agent training took "
             f"{results[-1]['stage_seconds']} s, and at most {results[-1]['stage_peak_mib']} MiB"
@@ -89,6 +91,7 @@ def main() -> None:
         "returns": [round(value, 2) for value in finals],
         "rounds": [[round(value, 2) for value in result["rounds"]] for result in results],
         "minutes": [round(value, 1) for value in minutes],
+        "core_minutes": [round(value, 1) for value in busy],
         "milestones": reached | {name: [share[name] for share in shares] for name in (shares or [{}])[0]},
         "peak_mib": max(max(result["stage_peak_mib"]) for result in results),
     }
