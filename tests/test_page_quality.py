@@ -21,11 +21,12 @@ PATHS = (
     "/?all",
     "/docs",
     "/nowhere",
+    "/agents/shapes",  # as a labeler, who is shown nothing while people answer
     "/admin",
     "/new?preset=cartpole",
     "/labelers",
     "/actions",
-    "/agents/shapes",
+    "/agents/shapes",  # as the operator, with films
     "/admin/shapes/rounds/1",
 )
 LABEL_PAGE_BYTES = 60_000
