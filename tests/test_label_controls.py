@@ -64,6 +64,17 @@ def test_the_speed_is_remembered(site: Site) -> None:
     expect(page.locator("#speed")).to_have_text("0.25×")
     page.get_by_role("button", name="Speed").click()
     expect(page.locator("#speed")).to_have_text("0.5×")
+    for shown in ("1×", "1.5×", "2×", "2×"):  # no faster than that
+        page.keyboard.press(">")
+        expect(page.locator("#speed")).to_have_text(shown)
+    page.reload()
+    expect(page.locator("#speed")).to_have_text("2×")
+    clip_ids(page)
+    page.wait_for_function("() => document.querySelector('.pair.current video').currentTime > 0")
+    rate = page.eval_on_selector(".pair.current video", "one => one.playbackRate")
+    assert 1.5 <= rate <= 2.5  # 2, and what keeps the clips in step
+    page.get_by_role("button", name="Speed").click()
+    expect(page.locator("#speed")).to_have_text("0.25×")  # round and round
 
 
 def test_instructions_are_shown_by_key(site: Site) -> None:

@@ -68,7 +68,7 @@ def test_a_missing_or_damaged_file_is_a_clear_problem(served: Served) -> None:
 def test_the_agents_video_of_a_round(served: Served) -> None:
     scene = served.scene
     path = "/api/experiments/shapes/rounds/1/video.mp4"
-    assert reason(served.ann.get(path), 404) == "unknown"
+    assert reason(served.admin.get(path), 404) == "unknown"
     with httpx.Client(base_url=served.url) as teacher:
         join(teacher, "oracle", **served.teacher_header)
         scene.label_all(teacher)
@@ -81,6 +81,10 @@ def test_the_agents_video_of_a_round(served: Served) -> None:
     with scene.database.read() as session:
         stored = session.query(StoredArtifact).filter_by(kind="video").one()
     assert hashlib.sha256(video.content).hexdigest() == stored.sha256
+    scene.collect()  # from here on people answer, and it might sway them
+    for one in (path, rounds_now[0]["video"]):
+        assert reason(served.ann.get(one), 409) == "labeling"
+        assert served.admin.get(one).content == video.content
 
 
 # ------------------------------------------------------------------------- status, admin

@@ -1,19 +1,20 @@
 """Every page and every view by the rules of `page_checks.py`; and how heavy the label page is."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from shared import rounds
 from tests.doors import Gate, open_gate
 from tests.page_checks import bar_is_seen_in_forced_colours, found_on
 from tests.scenes import join
 from tests.test_label_page import Site, in_view, site, until
-from tests.test_waiting_page import label_until, live_through
+from tests.test_waiting_page import live_through
 
 __all__ = ["site"]
 
@@ -21,11 +22,12 @@ PATHS = (
     "/?all",
     "/docs",
     "/nowhere",
+    "/agents/shapes",  # as a labeler, who is shown nothing while people answer
     "/admin",
     "/new?preset=cartpole",
     "/labelers",
     "/actions",
-    "/agents/shapes",
+    "/agents/shapes",  # as the operator, with films
     "/admin/shapes/rounds/1",
 )
 LABEL_PAGE_BYTES = 60_000
@@ -78,15 +80,22 @@ def test_every_page_is_for_everyone(site: Site) -> None:
     page.wait_for_selector("#chart-seconds .main-svg", timeout=20_000)
     page.locator("#chart-seconds summary").click()
     found += found_on(page, "an experiment with its charts")
+    page.get_by_role("button", name="Abandon").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    found += found_on(page, "a question before what cannot be taken back")
     assert found == [], "\n".join(found)
 
 
 def test_every_view_of_the_label_page_is_for_everyone(site: Site) -> None:
     live_through(site, 2)
     scene = site.scene
-    page = site.open(context=site.browser.new_context(bypass_csp=True))
+    context = site.browser.new_context(bypass_csp=True)
+    with held_back(context, "**/api/me"):
+        page = site.open(context=context)
+        in_view(page, "loading")
+        found = found_on(page, "loading")
     in_view(page, "labeling")
-    found = found_on(page, "labeling, locked")
+    found += found_on(page, "labeling, locked")
     page.wait_for_selector(".pair.current.seen")
     page.wait_for_timeout(1000)
     found += found_on(page, "labeling")
@@ -103,12 +112,16 @@ def test_every_view_of_the_label_page_is_for_everyone(site: Site) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#who")).to_be_focused()  # a dialog gives the focus back
 
+    found += found_in_trouble(page)
     with httpx.Client(base_url=site.url) as other:
         join(other, "bob")
         held = scene.claims(other)["comparisons"]
         assert held
-        label_until(page, "labeling")
-        page.reload()  # what it shows was answered behind its back
+        with held_back(context, "**/api/preferences/*"):
+            while not page.locator("body[data-view=sending]").count():
+                page.wait_for_selector("body[data-view=sending], .pair.current.seen")
+                page.keyboard.press("ArrowLeft")
+            found += found_on(page, "sending")
         in_view(page, "waiting")
         found += found_on(page, "waiting for others")
         scene.label_all(other)
@@ -136,6 +149,52 @@ def test_every_view_of_the_label_page_is_for_everyone(site: Site) -> None:
     in_view(page, "ended")
     found += found_on(page, "ended")
     assert found == [], "\n".join(found)
+
+
+@contextmanager
+def held_back(context: BrowserContext, what: str) -> Iterator[None]:
+    """Let what is asked of these addresses wait until the block is left."""
+    waiting: list[Route] = []
+    context.route(what, lambda route: waiting.append(route))
+    yield
+    for one in waiting:
+        one.continue_()
+    context.unroute(what)  # which lets through what came meanwhile
+
+
+def found_in_trouble(page: Page) -> list[str]:
+    """Return what is wrong with the label page when it is paused, cut off, and refused an answer."""
+    toast = page.locator("#toast")
+    page.evaluate("() => { document.getElementById('toast').classList.remove = () => {}; }")  # it stays
+    page.evaluate("() => document.activeElement.blur()")  # or Space would press a button
+    page.keyboard.press(" ")
+    expect(toast).to_have_text("Paused")
+    found = found_on(page, "paused by the labeler")
+    page.keyboard.press(" ")
+
+    page.context.set_offline(True)
+    page.wait_for_selector(".pair.current.seen")
+    page.keyboard.press("ArrowLeft")
+    banner = page.locator("#offline")
+    expect(banner).to_contain_text("One answer is kept here")
+    found += found_on(page, "without a connection")
+    page.context.set_offline(False)
+    expect(banner).to_be_hidden(timeout=15_000)
+
+    late = {"status": 409, "reason": "lease_lost", "detail": "your hold on these clips ran out"}
+    page.route("**/api/preferences/*", lambda route: route.fulfill(status=409, json=late))
+    page.wait_for_selector(".pair.current.seen")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#alarm")).to_contain_text("One answer was not taken")
+    expect(toast).to_have_class("shown loud")
+    found += found_on(page, "an answer refused")
+    page.unroute("**/api/preferences/*")
+    page.evaluate("() => { delete document.getElementById('toast').classList.remove; }")
+    page.keyboard.press("l")
+    expect(page.locator("#recent-list li")).to_have_count(1)
+    found += found_on(page, "the last answers")
+    page.keyboard.press("l")
+    return found
 
 
 def test_the_label_page_is_light(site: Site) -> None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import scenes
-from tests.page_checks import found_on
+from tests.page_checks import LARGE, SETTLED, SMALL, found_on
 from tests.scenes import Scene
 from tests.test_label_page import Site, until
 
@@ -15,11 +15,17 @@ SEEN = ".pair.current.seen"
 
 
 @pytest.fixture
-def site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Site]:
+def clips() -> int:
+    """How many clips a comparison has."""
+    return 4
+
+
+@pytest.fixture
+def site(tmp_path: Path, sqlite_template: Path, browser: Browser, clips: int) -> Iterator[Site]:
     path = tmp_path / "lockstep.db"
     path.write_bytes(sqlite_template.read_bytes())
     settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
-    labels = {"clips_per_comparison": 4, "comparisons_per_round": 8}
+    labels = {"clips_per_comparison": clips, "comparisons_per_round": 8}
     with Scene(settings, labels=labels) as scene:
         one = Site(scene, browser)
         one.scene.collect()
@@ -135,6 +141,49 @@ def test_clips_are_ranked_by_keys_by_dragging_and_by_buttons(site: Site) -> None
     page.keyboard.press("l")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_contain_text("this clip is next, the best one first")
+
+
+@pytest.mark.parametrize("clips", [3])
+def test_three_clips_are_ranked_in_one_row_or_two(site: Site) -> None:
+    page = site.open()
+    page.wait_for_selector(".pair.current.ready")
+    for size in (LARGE, SMALL):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+        page.evaluate(SETTLED)
+        boxes = [one.bounding_box() for one in page.locator(".pair.current video").all()]
+        assert len({(round(box["width"]), round(box["height"])) for box in boxes if box}) == 1, boxes
+        first, second, third = ((box["x"], box["y"], box["width"]) for box in boxes if box)
+        assert first[0] + first[2] <= second[0]
+        assert abs(first[1] - second[1]) < 1
+        if size is LARGE:
+            assert second[0] + second[2] <= third[0]
+            assert abs(second[1] - third[1]) < 1
+        else:
+            assert third[1] > first[1] + 40
+            assert abs(third[0] - (first[0] + second[0]) / 2) < 1  # below the two, in the middle
+        for box in boxes:
+            assert box
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= size["width"]
+    page.set_viewport_size(LARGE)  # type: ignore[arg-type]
+    assert page.locator(".pair.current .rank kbd").all_inner_texts() == ["1", "2", "3"]
+    assert page.locator(".answers button kbd").all_inner_texts() == ["=", "↓", "Enter"]
+    page.evaluate(
+        """() => {
+          const flashes = (one) => one.getAnimations().length > 0;
+          const all = [...document.querySelectorAll('.answers button')];
+          const tell = () => (window.flashing = all.filter(flashes).map((one) => one.dataset.action));
+          addEventListener('keydown', tell);
+        }"""
+    )
+    press(page, "4", "3", "=", "1")  # there is no fourth one
+    assert page.evaluate("window.flashing") == []
+    expect(page.locator(".current .rank .place")).to_have_text(["= 1st", "3rd?", "= 1st"])
+    page.keyboard.press("2")
+    assert page.evaluate("window.flashing") == ["done"]
+    until(lambda: by_place(site) == [[0, 1, 0]], "1 = 3, then 2")
+    press(page, "2", "Enter")
+    until(lambda: by_place(site) == [[0, 1, 0], [1, 0, 1]], "2, then the rest")
 
 
 def test_the_ranking_is_accessible_and_all_clips_have_one_size_on_any_screen(site: Site) -> None:

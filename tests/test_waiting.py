@@ -51,8 +51,17 @@ def test_nothing_that_a_labeler_is_sent_before_the_answer_speaks_of_rounds(serve
     scene.collect()
     second = marks()
     assert second[0] == second[1] != first[0]
-    agents = served.ann.get("/api/experiments/shapes/rounds").json()
+    path = "/api/experiments/shapes/rounds"
+    for client, header in ((served.ann, {}), (served.ann, served.teacher_header)):
+        refused = client.get(path, headers=header)
+        assert reason(refused, 409) == "labeling"
+        assert "video" not in refused.text
+    agents = served.admin.get(path).json()
     assert (agents["round"], [one["video"] is None for one in agents["rounds"]]) == (2, [False, True])
+    served.admin.post("/api/admin/experiments/shapes/pause").raise_for_status()
+    assert reason(served.ann.get(path), 409) == "labeling"  # people go on answering later
+    served.admin.post("/api/admin/experiments/shapes/abandon", json={"reason": "enough"}).raise_for_status()
+    assert served.ann.get(path).json() == agents
 
 
 def test_the_time_to_the_next_batch_is_estimated_from_this_pace_and_earlier_rounds(served: Served) -> None:

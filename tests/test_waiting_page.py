@@ -70,8 +70,28 @@ def label_the_batch(site: Site, page: Page) -> None:
     in_view(page, "training")
 
 
-def playing(page: Page) -> Any:
-    return page.eval_on_selector_all("#duo video", "all => all.map(one => !one.paused)")
+def playing(page: Page, films: str = "#duo") -> Any:
+    return page.eval_on_selector_all(f"{films} video", "all => all.map(one => !one.paused)")
+
+
+def films_begin_paused(page: Page, films: str, count: int) -> None:
+    """Check that nothing moves until it is asked to, by who asked the system for less motion."""
+    expect(page.locator(f"{films} video")).to_have_count(count)
+    page.wait_for_function(
+        "films => [...document.querySelectorAll(`${films} video`)].every(one => one.readyState >= 2)",
+        arg=films,
+    )
+    page.wait_for_timeout(300)  # films that need not wait have begun by then
+    assert playing(page, films) == [False] * count
+    assert page.eval_on_selector_all(f"{films} video", "all => all.every(one => one.currentTime === 0)")
+    button = page.get_by_role("button", name="Play")
+    expect(button).to_be_visible()
+    page.keyboard.press(" ")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.wait_for_function(
+        "films => [...document.querySelectorAll(`${films} video`)].every(one => one.currentTime > 0)",
+        arg=films,
+    )
 
 
 def test_who_waits_is_told_what_happens_sees_two_agents_and_is_called_back(site: Site) -> None:
@@ -130,11 +150,25 @@ def test_who_waits_is_told_what_happens_sees_two_agents_and_is_called_back(site:
     expect(page.locator("#notify-note")).to_contain_text("the browser tells you")
     assert page.evaluate("window.asked") == 1
     page.evaluate(GO, True)
-    agents = site.open("/agents/shapes")
+    expect(page.get_by_role("link", name="All rounds")).to_have_attribute("href", "/agents/shapes")
+    less_motion = site.browser.new_context(reduced_motion="reduce")
+    still = site.open(context=less_motion)
+    in_view(still, "training")
+    films_begin_paused(still, "#duo", 2)
+    still.close()
+    agents = site.open("/agents/shapes", context=less_motion)
     expect(agents.locator("#round")).to_have_text("Round 4 of 4")
-    expect(agents.locator("#films video")).to_have_count(3)
+    films_begin_paused(agents, "#films", 3)
+    operator = site.open("/admin")
+    operator.goto(f"{site.url}/agents/shapes")
+    expect(operator.locator("#films video")).to_have_count(3)
     scene.collect()
     expect(agents.get_by_role("status")).to_contain_text("New clips are here")
+    nothing_is_shown(agents)
+    agents.reload()
+    nothing_is_shown(agents)
+    expect(operator.locator("#films video")).to_have_count(3)  # who runs it all may look at any time
+    expect(operator.locator("#closed")).to_be_hidden()
     expect(page).to_have_title(re.compile("New clips"))
     page.wait_for_function("() => window.rung.length === 1 && window.rung[0].shown")
     assert page.evaluate("window.rung[0]") | {"closed": False} == {
@@ -149,10 +183,23 @@ def test_who_waits_is_told_what_happens_sees_two_agents_and_is_called_back(site:
     page.wait_for_function("() => window.rung[0].closed")
     expect(page.locator("#films-area")).to_be_hidden()
     assert "ound" not in page.inner_text("body")
+    label_the_batch(site, page)
+    expect(agents.locator("#films video")).to_have_count(3)  # and between two batches they are there again
+    expect(agents.locator("#round")).to_have_text("Round 4 of 4")
+    expect(agents.locator("#closed")).to_be_hidden()
 
 
-def test_in_the_first_round_the_time_is_not_known_and_reduced_motion_begins_paused(site: Site) -> None:
-    page = site.open(reduced_motion="reduce")
+def nothing_is_shown(agents: Page) -> None:
+    """Check that a labeler is told why there are no films, and nothing of rounds and their agents."""
+    expect(agents.locator("#closed")).to_contain_text("films are shown between two rounds")
+    expect(agents.locator("#films video")).to_have_count(0)
+    expect(agents.locator("#play")).to_be_hidden()
+    expect(agents.locator("#empty")).to_be_hidden()
+    assert re.search(r"ound \d", agents.content()) is None
+
+
+def test_in_the_first_round_the_time_is_not_known(site: Site) -> None:
+    page = site.open()
     label_the_batch(site, page)
     expect(page.locator(".training-wait")).to_contain_text("once a trainer is free")
     site.scene.beat(site.scene.claim(), 0.01)

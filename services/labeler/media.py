@@ -17,8 +17,10 @@ from services.labeler.context import (
     get_experiment,
 )
 from services.labeler.problems import Problem
+from services.labeler.status import keep_unswayed
 from shared.jobs import Artifact
 from shared.models import Clip, Round, StoredArtifact
+from shared.rounds import current_round
 from shared.storage import DamagedArtifact, Store
 
 router = APIRouter(prefix="/api", tags=["media"])
@@ -47,11 +49,14 @@ def send_clip(clip_id: int, request: Request, service: Context) -> Response:
     "/experiments/{name}/rounds/{number}/video.mp4", response_class=Response, dependencies=[RequireVisitor]
 )
 def read_video(name: ExperimentName, number: PathId, request: Request, service: Service) -> Response:
-    """Send the video of a round's agent."""
+    """Send the video of a round's agent: between two batches, and to the admin at any time."""
     with service.database.read() as session:
+        experiment = get_experiment(session, name)
+        now = current_round(session, experiment.id).state
         query = select(StoredArtifact).join(Round).where(Round.number == number)
-        query = query.where(Round.experiment_id == get_experiment(session, name).id)
+        query = query.where(Round.experiment_id == experiment.id)
         video = session.scalar(query.where(StoredArtifact.kind == "video"))
+    keep_unswayed(request, service, experiment.state, now)
     if video is None:
         raise Problem(404, "unknown", f"round {number} of {name} has no video yet")
     return send(request, service.store, Artifact("video", video.key, video.sha256, video.size))

@@ -8,9 +8,17 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labeler.context import ExperimentName, RequireVisitor, Service, get_experiment
+from services.labeler.context import (
+    Context,
+    ExperimentName,
+    RequireVisitor,
+    Service,
+    get_experiment,
+    is_admin,
+)
 from services.labeler.live import Look
 from services.labeler.paging import Before, Limit, cut, link_next
+from services.labeler.problems import Problem
 from services.labeler.schemas import Agents, Film, Status
 from services.labeler.waiting import wait_for, work_of
 from shared import labels
@@ -45,10 +53,11 @@ def read_experiment(name: ExperimentName, service: Service) -> Status:
 
 
 @router.get("/{name}/rounds")
-def list_agents(name: ExperimentName, service: Service) -> Agents:
-    """List the rounds with their agents' videos: for who is not asked to answer just now."""
+def list_agents(name: ExperimentName, request: Request, service: Service) -> Agents:
+    """List the rounds with their agents' videos: between two batches, and to the admin at any time."""
     with service.database.read() as session:
         status = public_status(session, get_experiment(session, name), service.settings.lease_s)
+    keep_unswayed(request, service, status.state, status.round_state)
     assert status.round is not None
     assert status.of is not None
     return Agents(round=status.round, of=status.of, rounds=status.rounds)
@@ -114,9 +123,21 @@ def public_status(session: Session, experiment: Experiment, lease_s: float) -> S
 
 def unswayed(status: Status) -> Status:
     """Return what a labeler may see of `status`: no word of rounds and their agents while people answer."""
-    if status.round_state != RoundState.LABELING or status.state not in EXPERIMENT_TABLE:
+    if not are_asked(status.state, status.round_state):
         return status
     return status.model_copy(update={"round": None, "of": None, "rounds": []})
+
+
+def keep_unswayed(request: Request, service: Context, state: str, round_state: str) -> None:
+    """Raise a problem 409 if who asks for agents may be asked to answer just now. The operator may look."""
+    if are_asked(state, round_state) and not is_admin(request, service):
+        detail = "the agents are shown between two batches: how far they are might sway who answers now"
+        raise Problem(409, "labeling", detail)
+
+
+def are_asked(state: str, round_state: str) -> bool:
+    """Return whether people answer, or will go on to when the experiment is resumed."""
+    return round_state == RoundState.LABELING and state in EXPERIMENT_TABLE
 
 
 def batch_mark(round_: Round) -> str:

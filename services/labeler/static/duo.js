@@ -63,6 +63,10 @@ export class Duo {
   setVisible(visible) {
     if (visible === this.#visible) return;
     this.#visible = visible;
+    if (visible && [...this.#place.querySelectorAll("video")].some((video) => video.error)) {
+      this.#shown = ""; // one that was cut off when a batch began is fetched anew
+      this.#draw();
+    }
     this.#run();
   }
 

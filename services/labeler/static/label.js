@@ -81,7 +81,7 @@ function settle(action) {
   pair.hide();
   show(); // first of all the next pair
   if (focused) queue[0]?.element.querySelector(".rank")?.focus();
-  flash(action);
+  flash(action.startsWith("clip") ? "done" : action); // the last number is as good as Done
   const comparison = pair.comparison;
   if (action === "skip") {
     outbox.add({ kind: "skip", comparison: pair.id });

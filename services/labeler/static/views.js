@@ -65,9 +65,10 @@ export function drawTitle(view, status, fresh) {
   document.title = `${fresh ? "● New clips" : words[view] ?? "Label"} · Lockstep`;
 }
 
+// A ring too: on white nothing gets brighter.
 export function flash(action) {
   document.querySelector(`.answers [data-action="${action}"]`)?.animate(
-    [{ filter: "brightness(1.35)" }, { filter: "none" }], { duration: 250 },
+    [{ filter: "brightness(1.35)", boxShadow: "0 0 0 5px var(--accent)" }, {}], { duration: 250 },
   );
 }
 
