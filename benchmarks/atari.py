@@ -1,9 +1,9 @@
 """How far preferences bring an agent in a game: `python -m benchmarks.atari --env-id ALE/Pong-v5`.
 
 The stages that the workers run, in one process, with a teacher's answers; nobody waits and no picture is
-drawn. `core_minutes` is the processor time, all threads together: what other work on the machine does not
-lengthen much. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
-each round, and ends with one JSON object. `--teacher coin` is the control.
+drawn. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
+each round, and ends with one JSON object; its `core_minutes` are the processor time of all threads, which
+other work on the machine lengthens less. `--teacher coin` is the control.
 
 Of Donkey Kong, whose score says little, it tells in which share of those games Mario climbed the first whole
 ladder, and the second. For that the games are played once more with the console's memory in view.

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page
 
+LABEL_PAGE_BYTES = 60_000  # without its clips
 LARGE, MIDDLE, SMALL, NARROW = (
     {"width": 1280, "height": 800},
     {"width": 720, "height": 450},  # a laptop's window at a zoom of 200 %
@@ -120,3 +121,26 @@ def bar_is_seen_in_forced_colours(page: Page, bar: str) -> bool:
     return picture.getpixel((picture.width // 8, middle)) != picture.getpixel(
         (picture.width * 7 // 8, middle)
     )
+
+
+def bytes_on_the_wire(page: Page, address: str) -> dict[str, float]:
+    """Open a label page; return the bytes of everything it loads until its clips play, headers included.
+
+    The clips themselves do not count.
+    """
+    session, sizes, addresses = page.context.new_cdp_session(page), dict[str, float](), dict[str, str]()
+
+    def asked(event: dict[str, Any]) -> None:
+        addresses[event["requestId"]] = event["request"]["url"]
+
+    def loaded(event: dict[str, Any]) -> None:
+        found = addresses[event["requestId"]]
+        if ".mp4" not in found and found.startswith("http"):
+            sizes[found] = event["encodedDataLength"]
+
+    session.on("Network.requestWillBeSent", asked)
+    session.on("Network.loadingFinished", loaded)
+    session.send("Network.enable")
+    page.goto(address)
+    page.wait_for_selector(".pair.current.seen")
+    return sizes

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +10,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from shared import rounds
 from tests.doors import Gate, open_gate
-from tests.page_checks import bar_is_seen_in_forced_colours, found_on
+from tests.page_checks import (
+    LABEL_PAGE_BYTES,
+    bar_is_seen_in_forced_colours,
+    bytes_on_the_wire,
+    found_on,
+)
 from tests.scenes import join
 from tests.test_label_page import Site, in_view, site, until
 from tests.test_waiting_page import live_through
@@ -30,7 +34,6 @@ PATHS = (
     "/agents/shapes",  # as the operator, with films
     "/admin/shapes/rounds/1",
 )
-LABEL_PAGE_BYTES = 60_000
 
 
 @pytest.fixture
@@ -198,22 +201,6 @@ def found_in_trouble(page: Page) -> list[str]:
 
 
 def test_the_label_page_is_light(site: Site) -> None:
-    page = site.browser.new_context().new_page()
-    session, sizes = page.context.new_cdp_session(page), dict[str, float]()
-    addresses: dict[str, str] = {}
-
-    def asked(event: dict[str, Any]) -> None:
-        addresses[event["requestId"]] = event["request"]["url"]
-
-    def loaded(event: dict[str, Any]) -> None:
-        address = addresses[event["requestId"]]
-        if ".mp4" not in address and address.startswith("http"):
-            sizes[address] = event["encodedDataLength"]
-
-    session.on("Network.requestWillBeSent", asked)
-    session.on("Network.loadingFinished", loaded)
-    session.send("Network.enable")
-    page.goto(site.url + "/label/shapes")
-    page.wait_for_selector(".pair.current.seen")
+    sizes = bytes_on_the_wire(site.browser.new_context().new_page(), site.url + "/label/shapes")
     assert any(address.endswith("/label.js") for address in sizes)
     assert sum(sizes.values()) < LABEL_PAGE_BYTES, sizes

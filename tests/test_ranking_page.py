@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests import scenes
-from tests.page_checks import LARGE, SETTLED, SMALL, found_on
+from tests.page_checks import LABEL_PAGE_BYTES, LARGE, SETTLED, SMALL, bytes_on_the_wire, found_on
 from tests.scenes import Scene
 from tests.test_label_page import Site, until
 
@@ -25,7 +25,7 @@ def site(tmp_path: Path, sqlite_template: Path, browser: Browser, clips: int) ->
     path = tmp_path / "lockstep.db"
     path.write_bytes(sqlite_template.read_bytes())
     settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
-    labels = {"clips_per_comparison": clips, "comparisons_per_round": 8}
+    labels = {"clips_per_comparison": clips, "comparisons_per_round": 8, "practice": 1}
     with Scene(settings, labels=labels) as scene:
         one = Site(scene, browser)
         one.scene.collect()
@@ -214,3 +214,10 @@ def test_the_ranking_is_accessible_and_all_clips_have_one_size_on_any_screen(sit
     page.keyboard.press("?")
     found += found_on(page, "help")
     assert found == [], "\n".join(found)
+
+
+def test_the_heaviest_label_page_is_light(site: Site) -> None:
+    sizes = bytes_on_the_wire(site.browser.new_context().new_page(), site.url + "/label/shapes")
+    assert any(address.endswith("/practice.js") for address in sizes)
+    assert any(address.endswith("/ranker.js") for address in sizes)
+    assert sum(sizes.values()) < LABEL_PAGE_BYTES, sizes

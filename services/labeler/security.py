@@ -18,15 +18,17 @@ COOKIE_S = 400 * 24 * 3600  # as long as browsers keep any cookie
 MAX_BODY = 1 << 16  # bytes: a configuration is the largest thing anybody sends
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
-HEADERS = {
+DOCUMENT_HEADERS = {  # they govern documents, and a browser asks for some thirty scripts that are none
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "media-src 'self' blob:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "X-Frame-Options": "DENY",
+}
+HEADERS = {
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 
 
@@ -82,7 +84,8 @@ def shield(app: ASGIApp, settings: Settings) -> ASGIApp:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                part = answer.get("content-type", "").startswith(("text/css", "text/javascript"))
+                for name, value in (HEADERS if part else HEADERS | DOCUMENT_HEADERS).items():
                     answer[name] = value
                 answer.setdefault("Cache-Control", "no-store")
             await send(message)
