@@ -16,8 +16,11 @@ from tests import scenes
 from tests.admin_scene import live_through
 from tests.described import of, operations
 
-# What a browser needs, and a command line does not.
-OF_PAGES = {"/api/admin/session", "/api/admin/plotly.min.js", "/api/admin/clips/{clip_id}.mp4"}
+# What a browser needs, and a command line does not: `lockstep export` and `import` read and write the folder.
+OF_PAGES = {
+    "/api/admin/session", "/api/admin/plotly.min.js", "/api/admin/clips/{clip_id}.mp4",
+    "/api/admin/experiments/{name}/export", "/api/admin/import",
+}  # fmt: skip
 
 
 class Shell:

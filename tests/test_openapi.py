@@ -41,7 +41,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("lived")
     url = f"sqlite:///{folder / 'lockstep.db'}"
     migrate(url)
-    settings = scenes.settings_for(folder, url, port=0, log_level="WARNING")
+    settings = scenes.settings_for(folder, url, port=0, log_level="WARNING", import_mib=1)
     kept = secrets(settings)
     header = {"Authorization": f"Bearer {kept.admin_token}"}
     with scenes.Scene(settings, labels={"labels_per_comparison": 2}) as scene:
@@ -108,7 +108,11 @@ def fill(path: str, **odd: str) -> str:
 def bad_calls(method: str, path: str, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield ways to make a call badly, as arguments of httpx."""
     body = {}
-    for content in call.get("requestBody", {}).get("content", {}).values():
+    for kind, content in call.get("requestBody", {}).get("content", {}).items():
+        if kind != "application/json":
+            yield {"url": fill(path), "params": {"name": "new"}, "content": b"x" * (1 << 20)}
+            yield {"url": fill(path), "params": {"name": "new"}, "content": b"x" * ((1 << 20) + 1)}
+            continue
         body = {"json": content["example"]}
         yield {"url": fill(path), "json": {**content["example"], **UNKNOWN.get(name_of((method, path)), {})}}
     for name, values in ODD.items():

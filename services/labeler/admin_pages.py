@@ -211,7 +211,6 @@ def new_experiment(
         if preset not in presets:
             raise Problem(404, "unknown", f"there is no preset named {preset}")
         origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
-    parts, reusable = forms.form(values), admin.list_reusable(service)
-    return _admin_page(
-        request, service, "admin_new.html", parts=parts, origin=origin, presets=presets, reusable=reusable
-    )
+    shown = {"parts": forms.form(values), "origin": origin, "presets": presets}
+    shown |= {"reusable": admin.list_reusable(service), "import_mib": service.settings.import_mib}
+    return _admin_page(request, service, "admin_new.html", **shown)

@@ -23,6 +23,7 @@ from services.labeler import (
     security,
     status,
     teaching,
+    transfer,
 )
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
@@ -116,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         invitations.admin_router,
         admin.router,
         insight.router,
+        transfer.router,
         audit.router,
         admin_pages.router,
     ):

@@ -53,6 +53,7 @@ class Context:
     # processes learn of it a second later.
     labelers: Kept[sessions.Shown, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
     looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
+    moving: threading.Lock = field(default_factory=threading.Lock)  # an experiment out, or labels in
 
     @property
     def open_to_visitors(self) -> bool:

@@ -150,4 +150,5 @@ EXAMPLES: dict[str, Any] = {
     },
     # what no schema has a name for
     "GET /api/admin/presets": {"cartpole": CONFIG},
+    "POST /api/admin/import body": "the bytes of the archive",
 }  # fmt: skip
