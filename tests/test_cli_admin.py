@@ -19,7 +19,9 @@ from tests.described import of, operations
 # What a browser needs, and a command line does not: `lockstep export` and `import` read and write the folder.
 OF_PAGES = {
     "/api/admin/session", "/api/admin/plotly.min.js", "/api/admin/clips/{clip_id}.mp4",
-    "/api/admin/experiments/{name}/export", "/api/admin/import",
+    "/api/admin/experiments/{name}/export", "/api/admin/import", "/api/admin/news",
+    "/api/admin/experiments/{name}/news", "/api/admin/experiments/{name}/films",
+    "/api/admin/experiments/{name}/rounds/{number}/video.mp4",
 }  # fmt: skip
 
 

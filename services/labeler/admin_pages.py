@@ -15,23 +15,23 @@ from services.labeler import (
     forms,
     insight,
     invitations,
+    news,
+    overview,
     report,
     timeline,
 )
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
-from services.labeler.paging import Before
+from services.labeler.paging import Before, cut
 from services.labeler.problems import Problem
 from services.labeler.schemas import SeenComparison
-from services.labeler.status import public_status
 from shared import rounds
 from shared.config import NAME_PATTERN
-from shared.models import Experiment, Round
+from shared.models import Round
 from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
-EXPERIMENTS_A_PAGE = 50
 ROUNDS_A_PAGE = 25
 ACTIONS_A_PAGE = 100
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
@@ -64,17 +64,8 @@ def admin_index(request: Request, service: Service, before: Before = None) -> Re
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc())
-        if before is not None:
-            query = query.where(Experiment.id < before)
-        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
-        shown = found[:EXPERIMENTS_A_PAGE]
-        lease_s = service.settings.lease_s
-        rows = [
-            (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
-            for one in shown
-        ]
-    more = shown[-1].id if len(found) > len(shown) else None
+        rows, further = cut(overview.rows(session, news.A_PAGE + 1, before), news.A_PAGE)
+    more = rows[-1]["id"] if further else None
     return _admin_page(request, service, "admin.html", rows=rows, before=before, more=more)
 
 
@@ -211,6 +202,6 @@ def new_experiment(
         if preset not in presets:
             raise Problem(404, "unknown", f"there is no preset named {preset}")
         origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
-    shown = {"parts": forms.form(values), "origin": origin, "presets": presets}
+    shown: dict[str, Any] = {"parts": forms.form(values), "origin": origin, "presets": presets}
     shown |= {"reusable": admin.list_reusable(service), "import_mib": service.settings.import_mib}
     return _admin_page(request, service, "admin_new.html", **shown)

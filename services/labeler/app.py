@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import inspect, text
@@ -16,11 +17,13 @@ from services.labeler import (
     labeling,
     media,
     metrics,
+    news,
     openapi,
     pages,
     practice,
     problems,
     security,
+    sessions,
     status,
     teaching,
     transfer,
@@ -70,8 +73,9 @@ def readyz(service: Service) -> Health:
 def create_app(settings: Settings) -> FastAPI:
     """Return the service over `settings`; SettingsError if they would serve others without secrets."""
     check_safe(settings)
-    database = Database(settings.database_url)
-    live = Live(status.look_with(database, settings.lease_s))
+    database, kept = Database(settings.database_url), secrets(settings)
+    still_good = partial(sessions.still_good, database, kept.admin_token)
+    live = Live(news.look_with(database, settings.lease_s), still_good)
     broker = Broker(settings)
     writer, reader = Together(database.write), Together(database.read)
 
@@ -93,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = Context(
         settings=settings,
-        secrets=secrets(settings),
+        secrets=kept,
         database=database,
         writer=writer,
         reader=reader,
@@ -117,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
         invitations.admin_router,
         admin.router,
         insight.router,
+        news.router,
         transfer.router,
         audit.router,
         admin_pages.router,

@@ -48,6 +48,11 @@ def send_clip(clip_id: int, request: Request, service: Context) -> Response:
 )
 def read_video(name: ExperimentName, number: PathId, request: Request, service: Service) -> Response:
     """Send the video of a round's agent."""
+    return send_video(name, number, request, service)
+
+
+def send_video(name: str, number: int, request: Request, service: Context) -> Response:
+    """Send a round's video to somebody who may see it; a problem 404 if there is none."""
     with service.database.read() as session:
         query = select(StoredArtifact).join(Round).where(Round.number == number)
         query = query.where(Round.experiment_id == get_experiment(session, name).id)

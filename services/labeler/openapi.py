@@ -64,6 +64,7 @@ MORE: dict[str, tuple[int, ...]] = {
     "POST /api/admin/experiments": (404, 409),
     "POST /api/admin/experiments/{name}/{action}": (409,),
     "GET /api/admin/clips/{clip_id}.mp4": (416,),
+    "GET /api/admin/experiments/{name}/rounds/{number}/video.mp4": (416,),
     "GET /api/admin/experiments/{name}/export": (409, 507),
     "POST /api/admin/import": (400, 409),
 }
@@ -104,6 +105,7 @@ MEDIA = {
     "/api/admin/plotly.min.js": "text/javascript",
     "/api/clips/{clip_id}.mp4": "video/mp4",
     "/api/admin/clips/{clip_id}.mp4": "video/mp4",
+    "/api/admin/experiments/{name}/rounds/{number}/video.mp4": "video/mp4",
     "/api/admin/experiments/{name}/export": "application/zip",
     "/api/experiments/{name}/rounds/{number}/video.mp4": "video/mp4",
 }

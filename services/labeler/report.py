@@ -89,7 +89,7 @@ def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
         if evaluation
         else None,
         "artifacts": stored,
-        "video": video_url(name, round_.number, str(video["sha256"])) if video else None,
+        "video": video_url(name, round_.number, str(video["sha256"]), "/api/admin") if video else None,
         "attempts": [_attempt(one) for one in attempts],
     }
 

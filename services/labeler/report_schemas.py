@@ -12,14 +12,27 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class ExperimentRow(Told):
-    """An experiment in a list."""
+class ExperimentBrief(Told):
+    """An experiment, and how it ended."""
 
     name: str
     state: str = Field(description="running, paused, finished or abandoned")
     reason: str | None = Field(description="why it ended")
     created_at: datetime
     ended_at: datetime | None
+
+
+class ExperimentRow(ExperimentBrief):
+    """An experiment in a list, with where it stands."""
+
+    id: int
+    round: int = Field(description="the newest; 0 is the labels it began with")
+    of: int = Field(description="rounds in all")
+    round_state: str
+    given: int = Field(description="labels of this round")
+    wanted: int
+    progress: float | None = Field(description="0 to 1, of the worker's stage that is under way")
+    last_event: int = Field(description="id of its newest change")
 
 
 class GivenLabels(Told):
@@ -114,7 +127,7 @@ class HistoryRow(Told):
     detail: dict[str, Any] | None
 
 
-class ExperimentReport(ExperimentRow):
+class ExperimentReport(ExperimentBrief):
     """All that is known of an experiment."""
 
     config: dict[str, Any] = Field(description="its configuration, every default filled in")
