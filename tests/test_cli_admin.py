@@ -85,6 +85,7 @@ def test_everything_an_administrator_can_do_has_a_command(lockstep: Shell) -> No
     every = lockstep.json("events", "shapes")
     assert "training_reward" in lockstep("events", "shapes")
     assert lockstep.json("events", "shapes", "--after", str(every[-2]["id"])) == every[-1:]
+    assert [one["event"] for one in lockstep.json("events", "shapes", "--own")] == ["created"]
     assert "cartpole: CartPole-v1" in lockstep("presets")
     assert lockstep.json("presets")["cartpole"]["env_id"] == "CartPole-v1"
 

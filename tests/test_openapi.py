@@ -59,6 +59,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 admin.post("/api/admin/invitations", json={"name": name}).raise_for_status()
             one = scene.claims(ann, 1)["comparisons"][0]
             scenes.put_answer(ann, one["id"], [0, 1]).raise_for_status()
+            for action in ("pause", "resume"):
+                admin.post(f"/api/admin/experiments/{NAME}/{action}").raise_for_status()
             yield Served(scene, address, ann, bob, admin, {"X-Teacher-Token": kept.teacher_token})
 
 
@@ -201,6 +203,7 @@ def test_an_answer_is_what_its_description_says(lived: Served, call: tuple[str, 
         *LISTS,
         f"/api/admin/experiments/{NAME}",
         f"/api/admin/experiments/{NAME}/events",
+        f"/api/admin/experiments/{NAME}/history",
         f"/api/admin/experiments/{NAME}/rounds/1/comparisons",
     ],
 )

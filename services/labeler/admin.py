@@ -143,6 +143,23 @@ def read_events(
     return found
 
 
+@router.get("/experiments/{name}/history", response_model=list[EventRow])
+def read_history(
+    name: ExperimentName,
+    request: Request,
+    response: Response,
+    service: Service,
+    before: Before = None,
+    limit: Limit = 100,
+) -> list[dict[str, Any]]:
+    """List what was done to the experiment itself, and its retries, the newest first."""
+    with service.database.read() as session:
+        found, more = cut(report.history(session, get_experiment(session, name), limit + 1, before), limit)
+    if more:
+        link_next(request, response, before=found[-1]["id"])
+    return found
+
+
 @router.post("/experiments/{name}/{action}", response_model=ExperimentReport)
 def act(
     name: ExperimentName,

@@ -29,8 +29,8 @@ ROW = {
     "progress": 0.4, "last_event": 57,
 }  # fmt: skip
 HISTORY = {
-    "event": "created", "round": None, "actor": "admin", "at": AT,
-    "detail": {"origin": "the preset cartpole"},
+    "id": 1, "event": "created", "source": None, "target": "running", "attempt_id": None, "round": None,
+    "actor": "admin", "at": AT, "detail": {"origin": "the preset cartpole"},
 }  # fmt: skip
 ROUND: dict[str, Any] = {
     "number": 1, "state": "done", "failed_stage": None, "error": None, "created_at": AT, "changed_at": LATER,

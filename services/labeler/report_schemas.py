@@ -117,14 +117,18 @@ class LabelerRow(Told):
     labels: int
 
 
-class HistoryRow(Told):
-    """Something that was done to the experiment itself."""
+class EventRow(Told):
+    """Something that was done to an experiment, or a change of state in it."""
 
+    id: int
     event: str
     round: int | None
     actor: str
     at: datetime
     detail: dict[str, Any] | None
+    source: str | None
+    target: str | None
+    attempt_id: int | None
 
 
 class ExperimentReport(ExperimentBrief):
@@ -133,16 +137,7 @@ class ExperimentReport(ExperimentBrief):
     config: dict[str, Any] = Field(description="its configuration, every default filled in")
     rounds: list[RoundReport]
     labelers: list[LabelerRow]
-    history: list[HistoryRow]
-
-
-class EventRow(HistoryRow):
-    """A change of state."""
-
-    id: int
-    source: str | None
-    target: str | None
-    attempt_id: int | None
+    history: list[EventRow] = Field(description="its own last fifty events, retries too, oldest first")
 
 
 class Ended(Told):
