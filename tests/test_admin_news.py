@@ -84,7 +84,8 @@ def test_the_pages_use_the_admin_api_and_nothing_else(
             "/api/admin/experiments/shapes/rounds/1/video.mp4"} <= told  # fmt: skip
     loaded = {urlsplit(one.headers["referer"]).path for one in asked if "plotly" in one.url}
     assert loaded == {"/admin/shapes", "/admin/again"}  # the pages with charts alone
-    asked.clear()
+    page = context.new_page()
+    asked = asked_by(page)
     for path in ("/?all", "/label/shapes", "/agents/shapes", "/docs", "/join"):
         page.goto(url + path)
     assert [one.url for one in asked if "plotly" in one.url or "/admin" in one.url] == []

@@ -60,11 +60,9 @@ def test_the_admin_is_told_what_the_list_tells(served: Served) -> None:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+def gate(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     monkeypatch.setattr(live, "KNOWN_S", 0.3)
-    path = tmp_path / "gate.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    yield from open_gate(tmp_path, f"sqlite:///{path}", log_level="ERROR")
+    yield from open_gate(tmp_path, database_url, log_level="ERROR")
 
 
 def test_a_stream_ends_with_the_session_that_asked_for_it(gate: Gate) -> None:

@@ -1,8 +1,11 @@
 """An experiment out through the admin API and page as one archive, and labels in, nothing taken on trust."""
 
 import io
+import os
+import shutil
 import stat
 import threading
+import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -125,7 +128,17 @@ def test_what_cannot_go_out_is_said_before_a_byte_is_sent(
     sqlite_served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = sqlite_served
+    place = served.scene.settings.data_dir / "spool"
+    for name, age_s in (
+        ("dead", 2 * spool.STALE_S),
+        ("alive", 60.0),
+    ):  # of whom?
+        (place / name).mkdir(parents=True)
+        (place / name / "file").write_bytes(b"1")
+        os.utime(place / name, (time.time() - age_s,) * 2)
     assert reason(served.admin.get(OUT), 409) == "nothing"
+    assert in_spool(served) == [place / "alive"]
+    shutil.rmtree(place / "alive")
     assert reason(served.admin.get(OUT.replace("shapes", "owls")), 404) == "unknown"
     assert reason(served.ann.get(OUT), 401) == "no_admin"
     served.scene.collect()

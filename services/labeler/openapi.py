@@ -39,7 +39,8 @@ MEANINGS = {
     422: "Something is not as it must be (`malformed`, `bad_config`); `errors` may say by field what.",
     429: "Too many wrong tokens came lately (`too_many`); Retry-After says for how long.",
     500: "The server's own fault (`internal`), or a file was damaged (`damaged_artifact`).",
-    503: "Database, store or broker do not answer (`database`, `store`, …): send it again in a while.",
+    503: "Database, store or broker do not answer (`database`, `store`, …), or another export or import is "
+    "under way (`busy`): send it again in a while.",
     507: "The disk is full (`full`): nothing was stored.",
 }
 # What a call can end in beyond what its parameters and its door tell.

@@ -43,6 +43,8 @@ async function refresh() {
   try {
     const response = await fetch(location.href);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    // Without a session there is only the page that asks for the token.
+    if (response.ok && !page.querySelector("[data-live]")) location.reload();
     for (const live of response.ok ? document.querySelectorAll("[data-live]") : []) {
       const news = page.getElementById(live.id);
       if (news) morph(live, news);

@@ -4,11 +4,19 @@ import { follow } from "./events.js";
 
 const listeners = [];
 let last = null;
+let open = false;
 
 follow(document.body.dataset.news, "news", ({ experiments }) => {
   last = experiments;
-  for (const listener of listeners) listener(experiments);
-}, () => {});
+  tell();
+}, (trouble) => {
+  if (trouble && open && last) tell(); // it broke off: the server is going away, or the session has ended
+  open = !trouble;
+});
+
+function tell() {
+  for (const listener of listeners) listener(last);
+}
 
 export function onNews(listener) {
   listeners.push(listener);
