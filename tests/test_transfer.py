@@ -23,6 +23,7 @@ from services import cli
 from services.labeler import spool
 from shared import archive, export, reuse
 from shared.models import AdminAction, Experiment
+from shared.storage import FolderStore, StoreFull
 from tests import scenes
 from tests.admin_scene import live_through
 from tests.served import Served, reason
@@ -179,7 +180,9 @@ def test_what_cannot_go_out_is_said_before_a_byte_is_sent(
     assert [one[:2] for one in acts(served)] == [("exported", "shapes")]  # what was refused is none
 
 
-def test_what_does_not_come_in_leaves_nothing_behind(sqlite_served: Served) -> None:
+def test_what_does_not_come_in_leaves_nothing_behind(
+    sqlite_served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = sqlite_served
     served.scene.collect()
     lived(served)
@@ -208,6 +211,13 @@ def test_what_does_not_come_in_leaves_nothing_behind(sqlite_served: Served) -> N
     assert "more than 1 MiB" in refused(413, pieces)  # sent without saying how long it is
     assert reason(served.ann.post(IN, params={"name": "second"}, content=good), 401) == "no_admin"
     assert reason(served.admin.post(IN, content=good), 422) == "malformed"  # no name
+
+    def no_room(*_: Any) -> None:
+        raise StoreFull("no room for a clip")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", no_room)
+        assert "no room" in refused(507)
     assert sorted(served.scene.store.list()) == before
     assert in_spool(served) == []
     with served.scene.database.read() as session:
