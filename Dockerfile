@@ -12,7 +12,8 @@
 
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1
-# /data is where the trainers' TensorBoard files go; a named volume takes its owner from here.
+# /data is where the trainers' TensorBoard files go, and the labeler's archives on their way out and in; a named
+# volume takes its owner from here.
 RUN groupadd --gid 10001 lockstep \
  && useradd --uid 10001 --gid lockstep --no-create-home --home-dir /tmp lockstep \
  && mkdir -p /app /data && chown lockstep:lockstep /data
@@ -28,7 +29,7 @@ RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['p
 w = lambda name, lines: open(f'/{name}.txt', 'w').write('\n'.join(lines) + '\n'); \
 t = p['optional-dependencies']['trainer']; \
 [w(n, p['optional-dependencies'][n]) for n in ('trackio', 'wandb')]; \
-w('web', p['dependencies']); w('torch', [l for l in t if l.startswith('torch==')]); w('trainer', t)"
+w('web', p['dependencies'] + p['optional-dependencies']['data']); w('torch', [l for l in t if l.startswith('torch==')]); w('trainer', t)"
 
 FROM base AS web-packages
 COPY constraints.txt /requirements/

@@ -163,7 +163,7 @@ def export(
 
     lockstep export cartpole exported/cartpole --format dataset --licence cc-by-4.0
     """
-    from shared import dataset
+    from shared import acts, dataset
     from shared.database import Database
     from shared.export import ExportError, nothing_more
     from shared.export import export as write
@@ -178,6 +178,9 @@ def export(
     database = Database(settings.database_url)
     with database.read(snapshot=True) as session:
         written = write(session, settings.open_store(), name, folder, add=add)
+    with database.write() as session:
+        what = {"form": str(form), "licence": licence, "folder": str(folder.absolute())}
+        acts.note(session, acts.COMMAND_LINE, "exported", name, **what)
     console.print(f"written: {written}", soft_wrap=True)
 
 

@@ -131,6 +131,9 @@ def charts(
 def events(
     name: Name,
     after: Annotated[int, typer.Option(help="Only what came after the event of this id.", min=0)] = 0,
+    own: Annotated[
+        bool, typer.Option("--own", help="Only what was done to it itself, newest first.")
+    ] = False,
     data_dir: DataDir = None,
     url: Url = None,
     as_json: Json = False,
@@ -140,7 +143,7 @@ def events(
     lockstep events cartpole --after 120
     """
     with admin(data_dir, url) as api:
-        found = api.pages(f"/experiments/{name}/events?after={after}")
+        found = api.pages(f"/experiments/{name}/{'history' if own else f'events?after={after}'}")
     print_json(found) if as_json else console.print(show.events_table(found))
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services import known_environments
-from shared import reuse, rounds
+from shared import acts, reuse, rounds
 from shared.backup import as_owner
 from shared.config import ExperimentConfig
 from shared.database import Database, migrate
@@ -23,6 +23,8 @@ def create(settings: Settings, config: ExperimentConfig, folder: Path) -> str:
     try:
         with database.write() as session:  # no hint is sent: a coordinator's next sweep finds the new round
             rounds.create_experiment(session, config, "import", f"labels of {past.source}", past)
+            what = {"labels_of": past.source, "answers": len(past.answers)}
+            acts.note(session, acts.COMMAND_LINE, "imported", config.name, **what)
     finally:
         database.close()
     return f"created {config.name} with {len(past.answers)} answers given in {past.source}"

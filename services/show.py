@@ -82,11 +82,14 @@ def rounds_table(report: Report) -> Table:
 def experiments_table(listed: Sequence[Report]) -> Table:
     """Draw one line an experiment."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("name", "state", "since", "reason"):
+    for title in ("name", "state", "round", "stage", "labels", "since", "reason"):
         table.add_column(title)
     for one in listed:
         since = str(one["ended_at"] or one["created_at"])[:16].replace("T", " ")
-        table.add_row(one["name"], one["state"], since, one["reason"] or "")
+        done = "" if one["progress"] is None else f", {one['progress']:.0%}"
+        where = f"{one['round']} of {one['of']}", one["round_state"] + done
+        labels = f"{one['given']} of {one['wanted']}"
+        table.add_row(one["name"], one["state"], *where, labels, since, one["reason"] or "")
     return table
 
 

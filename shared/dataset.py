@@ -23,6 +23,7 @@ from shared.export import (
 )
 from shared.models import Experiment
 
+LICENCE = re.compile(r"^[a-z0-9][a-z0-9.+-]{0,60}$")
 CARD = """---
 license: {licence}
 pretty_name: Preferences of the experiment {name}
@@ -91,7 +92,7 @@ def adder(licence: str) -> Callable[[Session, Experiment, Path], None]:
 
     ExportError without pyarrow, or if `licence` is no identifier: it stands in the header of the card.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", licence):
+    if not LICENCE.fullmatch(licence):
         raise ExportError(
             f"{licence!r} is no licence as the data card writes it: give an identifier in lower case, "
             "cc-by-4.0 or mit for instance; other, where you say more in the card yourself"

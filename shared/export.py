@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared import labels
@@ -112,6 +112,15 @@ def export(
     add(session, experiment, partial)
     partial.rename(folder)
     return folder
+
+
+def measure(session: Session, experiment: Experiment) -> tuple[int, int]:
+    """Return how many files an export of `experiment` has beside its tables, and how many bytes."""
+    of = select(func.count(), func.coalesce(func.sum(Clip.npz_size + Clip.mp4_size), 0)).join(Round)
+    clips, clip_bytes = session.execute(of.where(Round.experiment_id == experiment.id)).one()
+    of = select(func.count(), func.coalesce(func.sum(StoredArtifact.size), 0)).join(Round)
+    others, other_bytes = session.execute(of.where(Round.experiment_id == experiment.id)).one()
+    return 2 * clips + others, int(clip_bytes + other_bytes)
 
 
 def round_rows(session: Session, experiment_id: int) -> list[dict[str, Any]]:

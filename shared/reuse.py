@@ -99,9 +99,7 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
 
     Everything is checked before the first file is stored. Keys are sums, so doing it again changes nothing.
     """
-    given = _read_json(folder / "config.json")
-    if not isinstance(given, dict):
-        raise ReuseError(f"{folder / 'config.json'} is no configuration")
+    given = config_of(folder)
     answers = [_row(AnswerRow, *line) for line in _lines(folder / "preferences.jsonl")]
     rows = [_row(ClipRow, *line) for line in _lines(folder / "clips.jsonl")]
     if twice := [name for name, count in Counter(row.clip for row in rows).items() if count > 1]:
@@ -129,6 +127,14 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
             put_artifact(store, "clip_mp4", f"imported/{row.mp4_sha256}.mp4", mp4),
         )
     return Past(str(given.get("name", "?"))[:63], answers, clips)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the experiment that was exported."""
+    given = _read_json(folder / "config.json")
+    if not isinstance(given, dict):
+        raise ReuseError(f"{folder / 'config.json'} is no configuration")
+    return given
 
 
 def from_experiment(session: Session, experiment: Experiment, config: ExperimentConfig) -> Past:

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         description="addresses or networks, separated by commas, of the web servers before the labeler whose "
         "X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's are",
     )
+    import_mib: int = Field(
+        2048,
+        ge=1,
+        description="largest archive, in MiB, that the admin page takes in as labels to begin with; "
+        "it lies in data_dir while it is looked at",
+    )
     environments_dir: Path = Field(
         Path("exercises/environments"),
         description="folder of modules that register environments of your own (docs/environments.md); "

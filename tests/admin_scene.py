@@ -35,7 +35,11 @@ def live_through(scene: Scene, new_client: Callable[[], httpx.Client], rounds: i
                         tied = [0] * len(agreed)
                         answer = draw.choices((agreed, turned, tied, None), (8, 1, 2, 1))[0]
                         put_answer(client, one["id"], answer).raise_for_status()
-            losses = {"train/loss": loss - 0.08, "held_out/loss": loss}
+            losses = {
+                "train/loss": loss - 0.08,
+                "held_out/loss": loss,
+                "losses/reward_loss": loss - 0.08,
+            }
             scene.train_reward(
                 **losses, **{"held_out/accuracy": accuracy, "train/accuracy": accuracy + 0.1},
                 **{"held_out/calibration": 1 - accuracy, "held_out/labels": 12.0},

@@ -1,5 +1,6 @@
 """The admin pages in a real browser against a real server."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from shared.models import Experiment
+from shared.database import now
+from shared.models import Aside, Experiment, Labeler, Preference
 from tests import scenes
 from tests.admin_scene import live_through
 from tests.scenes import Scene, join, put_answer
@@ -45,10 +47,28 @@ def colour(page: Page, selector: str) -> Any:
     return page.eval_on_selector(selector, "one => getComputedStyle(one).fill")
 
 
+def ask_ada_once_more(scene: Scene) -> None:
+    """Let ada have answered three comparisons once more, one of them otherwise than before."""
+    with scene.database.write() as session:
+        moment = now(session)
+        ada = session.query(Labeler).filter_by(name="ada").one().id
+        given = session.query(Preference).filter_by(labeler_id=ada).order_by(Preference.answered_at).limit(3)
+        for number, one in enumerate(given.all()):
+            again = one.ranks if number else ([0, 0] if one.ranks != [0, 0] else [0, 1])
+            aside = Aside(kind="repeat", comparison_id=one.comparison_id, labeler_id=ada, state="answered")
+            aside.ranks, aside.shown, aside.answer_id = again, one.shown[::-1], str(uuid.uuid4())
+            aside.created_at = aside.asked_at = aside.answered_at = moment
+            session.add(aside)
+
+
 def test_every_chart_is_drawn_and_has_its_table(scene: Scene, url: str, page: Page) -> None:
     live_through(scene, lambda: httpx.Client(base_url=url))
+    ask_ada_once_more(scene)
     page.goto(f"{url}/admin/shapes")
     for chart in (
+        "consistency",
+        "reward_curve",
+        "ppo",
         "returns",
         "reward_loss",
         "reward_accuracy",
@@ -68,6 +88,8 @@ def test_every_chart_is_drawn_and_has_its_table(scene: Scene, url: str, page: Pa
         assert plot["width"] <= box["width"]
         article.locator("summary").click()
         expect(article.locator("tbody tr").first).to_be_visible()
+    expect(page.locator("#chart-consistency tbody tr").first).to_contain_text("ada3")
+    expect(page.locator("#chart-consistency .says")).to_contain_text("as before in 2 of 3")
     expect(page.locator("#chart-returns .warning")).to_contain_text("In round 4 the predicted return rose")
     expect(page.locator("#chart-returns tbody tr").nth(3)).to_have_text("42184")
     expect(page.locator("#films .film")).to_have_count(4)

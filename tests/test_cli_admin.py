@@ -16,8 +16,13 @@ from tests import scenes
 from tests.admin_scene import live_through
 from tests.described import of, operations
 
-# What a browser needs, and a command line does not.
-OF_PAGES = {"/api/admin/session", "/api/admin/plotly.min.js", "/api/admin/clips/{clip_id}.mp4"}
+# What a browser needs, and a command line does not: `lockstep export` and `import` read and write the folder.
+OF_PAGES = {
+    "/api/admin/session", "/api/admin/plotly.min.js", "/api/admin/clips/{clip_id}.mp4",
+    "/api/admin/experiments/{name}/export", "/api/admin/import", "/api/admin/news",
+    "/api/admin/experiments/{name}/news", "/api/admin/experiments/{name}/films",
+    "/api/admin/experiments/{name}/rounds/{number}/video.mp4",
+}  # fmt: skip
 
 
 class Shell:
@@ -80,6 +85,7 @@ def test_everything_an_administrator_can_do_has_a_command(lockstep: Shell) -> No
     every = lockstep.json("events", "shapes")
     assert "training_reward" in lockstep("events", "shapes")
     assert lockstep.json("events", "shapes", "--after", str(every[-2]["id"])) == every[-1:]
+    assert [one["event"] for one in lockstep.json("events", "shapes", "--own")] == ["created"]
     assert "cartpole: CartPole-v1" in lockstep("presets")
     assert lockstep.json("presets")["cartpole"]["env_id"] == "CartPole-v1"
 

@@ -67,7 +67,10 @@ def test_from_the_admins_page_by_a_link_and_a_name_to_the_label_page(gate: Gate,
     expect(ada.locator("#mine")).to_contain_text("1", timeout=15_000)  # the answer is still hers
     ada.get_by_role("button", name="Log out").click()
     expect(ada.get_by_label("The token that the operator gave you")).to_be_visible()
+    tab = visit(admins, f"{gate.url}/admin", errors)
+    tab.wait_for_timeout(500)  # until it listens to the news
     admin.get_by_role("button", name="Log out").click()
+    expect(tab.get_by_label("The admin token")).to_be_visible(timeout=13_000)  # its stream was cut
     expect(admin.get_by_label("The admin token")).to_be_visible()
     for context in (admins, adas, eves):
         context.close()

@@ -4,18 +4,16 @@ import logging
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import known_environments
-from services.labeler import audit, limits, report, security, sessions
+from services.labeler import audit, limits, overview, report, security, sessions
 from services.labeler.context import Context, ExperimentName, RequireAdmin, Service, get_experiment
 from services.labeler.paging import After, Before, Limit, cut, link_next
 from services.labeler.problems import Problem
 from services.labeler.report_schemas import EventRow, ExperimentReport, ExperimentRow
 from services.labeler.schemas import NewExperiment, Reason, Reusable, Token
 from shared import config, reuse, rounds
-from shared.models import Experiment
 from shared.transitions import Hint
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
@@ -63,16 +61,12 @@ def log_out(request: Request, response: Response, service: Service) -> None:
 def list_experiments(
     request: Request, response: Response, service: Service, before: Before = None, limit: Limit = 1000
 ) -> list[dict[str, Any]]:
-    """List the experiments, the newest first, with how they ended."""
-    query = select(Experiment).order_by(Experiment.id.desc()).limit(limit + 1)
-    if before is not None:
-        query = query.where(Experiment.id < before)
+    """List the experiments, the newest first, with where each stands or how it ended."""
     with service.database.read() as session:
-        found, more = cut(session.scalars(query).all(), limit)
-        if more:
-            link_next(request, response, before=found[-1].id)
-        columns = ("name", "state", "reason", "created_at", "ended_at")
-        return [{column: getattr(one, column) for column in columns} for one in found]
+        found, more = cut(overview.rows(session, limit + 1, before), limit)
+    if more:
+        link_next(request, response, before=found[-1]["id"])
+    return found
 
 
 @router.post("/experiments", status_code=201, response_model=ExperimentReport)
@@ -146,6 +140,23 @@ def read_events(
     found, more = cut(found, limit)
     if more:
         link_next(request, response, after=found[-1]["id"])
+    return found
+
+
+@router.get("/experiments/{name}/history", response_model=list[EventRow])
+def read_history(
+    name: ExperimentName,
+    request: Request,
+    response: Response,
+    service: Service,
+    before: Before = None,
+    limit: Limit = 100,
+) -> list[dict[str, Any]]:
+    """List what was done to the experiment itself, and its retries, the newest first."""
+    with service.database.read() as session:
+        found, more = cut(report.history(session, get_experiment(session, name), limit + 1, before), limit)
+    if more:
+        link_next(request, response, before=found[-1]["id"])
     return found
 
 

@@ -15,25 +15,26 @@ from services.labeler import (
     forms,
     insight,
     invitations,
+    news,
+    overview,
     report,
     timeline,
 )
 from services.labeler.context import Context, ExperimentName, RoundNumber, Service, get_experiment, is_admin
 from services.labeler.pages import page
-from services.labeler.paging import Before
+from services.labeler.paging import AfterName, Before, cut
 from services.labeler.problems import Problem
 from services.labeler.schemas import SeenComparison
-from services.labeler.status import public_status
 from shared import rounds
 from shared.config import NAME_PATTERN
-from shared.models import Experiment, Round
+from shared.models import Round
 from shared.states import EXPERIMENT_TABLE, ExperimentState
 
 router = APIRouter(include_in_schema=False, default_response_class=Response)
 
-EXPERIMENTS_A_PAGE = 50
 ROUNDS_A_PAGE = 25
 ACTIONS_A_PAGE = 100
+PEOPLE_A_PAGE = 50  # and as many invitations
 SPARK_W, SPARK_H = 200, 40  # of the drawing of a clip's predicted rewards
 COMPARISONS_A_PAGE = 10
 Name = Annotated[str, Query(pattern=NAME_PATTERN)]
@@ -64,28 +65,22 @@ def admin_index(request: Request, service: Service, before: Before = None) -> Re
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
-        query = select(Experiment).order_by(Experiment.id.desc())
-        if before is not None:
-            query = query.where(Experiment.id < before)
-        found = list(session.scalars(query.limit(EXPERIMENTS_A_PAGE + 1)))
-        shown = found[:EXPERIMENTS_A_PAGE]
-        lease_s = service.settings.lease_s
-        rows = [
-            (one, public_status(session, one, lease_s), rounds.current_round(session, one.id))
-            for one in shown
-        ]
-    more = shown[-1].id if len(found) > len(shown) else None
+        rows, further = cut(overview.rows(session, news.A_PAGE + 1, before), news.A_PAGE)
+    more = rows[-1]["id"] if further else None
     return _admin_page(request, service, "admin.html", rows=rows, before=before, more=more)
 
 
 @router.get("/labelers")
-def labelers(request: Request, service: Service) -> Response:
-    """Who labels, and who is invited."""
+def labelers(request: Request, service: Service, after: AfterName = "", before: Before = None) -> Response:
+    """Who labels, by name, and who is invited, the newest first: a page of each at a time."""
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
-    people = invitations.list_labelers(service)
-    invited = invitations.list_invitations(service)
-    return _admin_page(request, service, "admin_labelers.html", people=people, invited=invited)
+    people, more = cut(invitations.list_labelers(service, after, PEOPLE_A_PAGE + 1), PEOPLE_A_PAGE)
+    invited, older = cut(invitations.list_invitations(service, before, PEOPLE_A_PAGE + 1), PEOPLE_A_PAGE)
+    turning = {"after": after, "before": before, "more": people[-1].name if more else None}
+    turning |= {"older": invited[-1].id if older else None}
+    shown = {"people": people, "invited": invited}
+    return _admin_page(request, service, "admin_labelers.html", **shown, **turning)
 
 
 @router.get("/actions")
@@ -104,9 +99,12 @@ def actions(request: Request, service: Service, before: Before = None, about: au
 
 @router.get("/admin/{name}")
 def admin_experiment(
-    name: ExperimentName, request: Request, service: Service, before: Before = None
+    name: ExperimentName, request: Request, service: Service, before: Before = None, history: Before = None
 ) -> Response:
-    """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`."""
+    """Everything about one experiment, a page of rounds at a time: the last ones, or those below `before`.
+
+    Its history turns by itself: the newest, or what came before the event `history`.
+    """
     if not _may_come_in(request, service):
         return page(request, "admin_login.html")
     with service.database.read() as session:
@@ -114,6 +112,7 @@ def admin_experiment(
         data = report.report(session, experiment, before, ROUNDS_A_PAGE)
         newest = rounds.current_round(session, experiment.id)
         oldest = session.scalar(select(func.min(Round.number)).where(Round.experiment_id == experiment.id))
+        past, older = cut(report.history(session, experiment, report.HISTORY + 1, history), report.HISTORY)
         failed = report.failed_round(session, experiment)
         following = EXPERIMENT_TABLE.get(experiment.state, ())
     actions = [action for action, target in ACTIONS if target in following]
@@ -126,7 +125,8 @@ def admin_experiment(
     svg = Markup(diagram.draw(newest.state))
     numbers = [one["number"] for one in data["rounds"]]
     earlier = numbers[0] if numbers and numbers[0] != oldest else None
-    turning = {"earlier": earlier, "is_last": newest.number in numbers}
+    turning = {"earlier": earlier, "is_last": newest.number in numbers, "before": before}
+    turning |= {"past": past, "older": past[-1]["id"] if older else None, "history": history}
     shown = {"e": data, "svg": svg, "actions": actions, "plotly": PLOTLY, "last_line": timeline.last_line}
     return _admin_page(request, service, "admin_experiment.html", **shown, **turning)
 
@@ -211,7 +211,6 @@ def new_experiment(
         if preset not in presets:
             raise Problem(404, "unknown", f"there is no preset named {preset}")
         origin, values = f"the preset {preset}", {**presets[preset], "name": ""}
-    parts, reusable = forms.form(values), admin.list_reusable(service)
-    return _admin_page(
-        request, service, "admin_new.html", parts=parts, origin=origin, presets=presets, reusable=reusable
-    )
+    shown: dict[str, Any] = {"parts": forms.form(values), "origin": origin, "presets": presets}
+    shown |= {"reusable": admin.list_reusable(service), "import_mib": service.settings.import_mib}
+    return _admin_page(request, service, "admin_new.html", **shown)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import inspect, text
@@ -16,13 +17,16 @@ from services.labeler import (
     labeling,
     media,
     metrics,
+    news,
     openapi,
     pages,
     practice,
     problems,
     security,
+    sessions,
     status,
     teaching,
+    transfer,
 )
 from services.labeler.context import Context, Service
 from services.labeler.live import Live
@@ -69,8 +73,9 @@ def readyz(service: Service) -> Health:
 def create_app(settings: Settings) -> FastAPI:
     """Return the service over `settings`; SettingsError if they would serve others without secrets."""
     check_safe(settings)
-    database = Database(settings.database_url)
-    live = Live(status.look_with(database, settings.lease_s))
+    database, kept = Database(settings.database_url), secrets(settings)
+    still_good = partial(sessions.still_good, database, kept.admin_token)
+    live = Live(news.look_with(database, settings.lease_s), still_good)
     broker = Broker(settings)
     writer, reader = Together(database.write), Together(database.read)
 
@@ -92,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = Context(
         settings=settings,
-        secrets=secrets(settings),
+        secrets=kept,
         database=database,
         writer=writer,
         reader=reader,
@@ -116,6 +121,8 @@ def create_app(settings: Settings) -> FastAPI:
         invitations.admin_router,
         admin.router,
         insight.router,
+        news.router,
+        transfer.router,
         audit.router,
         admin_pages.router,
     ):

@@ -10,12 +10,12 @@ from services.labeler import limits
 from services.labeler.context import RequireAdmin, Service
 from services.labeler.paging import Before, Limit, cut, link_next
 from services.labeler.schemas import Act
-from shared.database import now
+from shared import acts
 from shared.models import AdminAction
 
 router = APIRouter(prefix="/api/admin", tags=["admin"], dependencies=[RequireAdmin])
 
-ACTOR = "admin"
+ACTOR = acts.ACTOR
 About = Annotated[
     str | None, Query(max_length=120, pattern=r"^[^\x00-\x1f]+$", description="only what was done to this")
 ]
@@ -23,10 +23,7 @@ About = Annotated[
 
 def note(session: Session, request: Request, action: str, about: str | None = None, **detail: Any) -> None:
     """Add the row of an act; a `detail` that is None or empty is left out."""
-    said = {name: value for name, value in detail.items() if value not in (None, "")}
-    row = AdminAction(at=now(session), actor=ACTOR, address=limits.address(request), action=action)
-    row.about, row.detail = about and about[:120], said or None
-    session.add(row)
+    acts.note(session, limits.address(request), action, about, **detail)
 
 
 @router.get("/actions")

@@ -53,6 +53,7 @@ class Context:
     # processes learn of it a second later.
     labelers: Kept[sessions.Shown, Labeler] = field(default_factory=lambda: Kept(1.0, 5000))
     looking: threading.Lock = field(default_factory=threading.Lock)  # at database, broker and store
+    moving: threading.Lock = field(default_factory=threading.Lock)  # an experiment out, or labels in
 
     @property
     def open_to_visitors(self) -> bool:
@@ -165,6 +166,26 @@ def _teacher(request: Request, context: Service) -> None:
         raise Problem(401, "no_teacher", "this needs the teachers' token as X-Teacher-Token")
 
 
+def _admin_shown(request: Request) -> frozenset[sessions.Shown] | None:
+    """Return what an admin's stream hangs on: their session; None for the token itself, which never ends."""
+    cookie = request.cookies.get(security.ADMIN_COOKIE)
+    if bearer(request) is not None or not cookie:
+        return None
+    return frozenset([sessions.Shown("admin", security.token_sha256(cookie))])
+
+
+def _visitor_shown(request: Request, context: Service) -> frozenset[sessions.Shown] | None:
+    """Return what a visitor's stream hangs on, any of it; None if nothing of that ever ends."""
+    if context.open_to_visitors or security.same(bearer(request), context.secrets.admin_token):
+        return None
+    if security.same(request.headers.get("x-teacher-token"), context.secrets.teacher_token):
+        return None
+    labeler = shown_by(request)
+    return frozenset(filter(None, [labeler])) | (_admin_shown(request) or frozenset())
+
+
+AdminShown = Annotated[frozenset[sessions.Shown] | None, Depends(_admin_shown)]
+VisitorShown = Annotated[frozenset[sessions.Shown] | None, Depends(_visitor_shown)]
 CurrentLabeler = Annotated[Labeler, Depends(_labeler)]
 RequireVisitor = Depends(_visitor)
 RequireAdmin = Depends(_admin)

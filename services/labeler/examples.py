@@ -23,10 +23,14 @@ ATTEMPT: dict[str, Any] = {
     "worker": {"host": "gpu1", "pid": 31, "device": "cpu", "torch": "2.13.0"},
     "metrics": {"charts/predicted_return": 21.5}, "error": None,
 }  # fmt: skip
-ROW = {"name": "cartpole", "state": "running", "reason": None, "created_at": AT, "ended_at": None}
+BRIEF = {"name": "cartpole", "state": "running", "reason": None, "created_at": AT, "ended_at": None}
+ROW = {
+    **BRIEF, "id": 1, "round": 2, "of": 5, "round_state": "training_agent", "given": 16, "wanted": 16,
+    "progress": 0.4, "last_event": 57,
+}  # fmt: skip
 HISTORY = {
-    "event": "created", "round": None, "actor": "admin", "at": AT,
-    "detail": {"origin": "the preset cartpole"},
+    "id": 1, "event": "created", "source": None, "target": "running", "attempt_id": None, "round": None,
+    "actor": "admin", "at": AT, "detail": {"origin": "the preset cartpole"},
 }  # fmt: skip
 ROUND: dict[str, Any] = {
     "number": 1, "state": "done", "failed_stage": None, "error": None, "created_at": AT, "changed_at": LATER,
@@ -46,12 +50,16 @@ ROUND: dict[str, Any] = {
             "sha256": SUM, "size": 38400,
         }
     },
-    "video": "/api/experiments/cartpole/rounds/1/video.mp4?v=9f86d081884c7d65",
+    "video": "/api/admin/experiments/cartpole/rounds/1/video.mp4?v=9f86d081884c7d65",
     "attempts": [ATTEMPT],
 }  # fmt: skip
 ANSWER = {
     "labeler": "ada", "kind": "person", "ranks": [0, 1], "shown": [1, 0], "said": "right", "seconds": 2.4,
     "answered_at": AT, "withdrawn_at": None,
+}  # fmt: skip
+
+FILM = {
+    "round": 1, "state": "done", "video": "/api/experiments/cartpole/rounds/1/video.mp4?v=9f86d081884c7d65",
 }  # fmt: skip
 
 EXAMPLES: dict[str, Any] = {
@@ -86,12 +94,13 @@ EXAMPLES: dict[str, Any] = {
         },
         "attempt": {"stage": "training_agent", "state": "running", "progress": 0.4, "eta_s": 3.5},
         "rounds": [
-            {"round": 1, "state": "done", "video": ROUND["video"]},
+            FILM,
             {"round": 2, "state": "training_agent", "video": None},
         ],
     },
+    "Film": {**FILM, "video": ROUND["video"]},
     "Agents": {
-        "round": 2, "of": 5, "rounds": [{"round": 1, "state": "done", "video": ROUND["video"]}],
+        "round": 2, "of": 5, "rounds": [FILM],
     },
     "PracticeView": {"done": 1, "of": 3, "comparisons": [{"id": 4, "clips": [CLIP, OTHER]}]},
     "Feedback": {"others": [0, 1], "most": 3, "of": 4, "agreed": True},
@@ -117,7 +126,7 @@ EXAMPLES: dict[str, Any] = {
     "TeacherView": {"clips": [{"id": 7, "judgement": [1.0, 1.0, 0.0]}]},
     "ExperimentRow": ROW,
     "ExperimentReport": {
-        **ROW, "config": CONFIG, "rounds": [ROUND],
+        **BRIEF, "config": CONFIG, "rounds": [ROUND],
         "labelers": [{"name": "ada", "kind": "person", "labels": 16}], "history": [HISTORY],
     },
     "EventRow": {
@@ -150,4 +159,5 @@ EXAMPLES: dict[str, Any] = {
     },
     # what no schema has a name for
     "GET /api/admin/presets": {"cartpole": CONFIG},
+    "POST /api/admin/import body": "the bytes of the archive",
 }  # fmt: skip

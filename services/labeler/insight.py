@@ -86,6 +86,12 @@ def read_clip(clip_id: PathId, request: Request, service: Service) -> Response:
     return media.send_clip(clip_id, request, service)
 
 
+@router.get("/experiments/{name}/rounds/{number}/video.mp4", response_class=Response)
+def read_video(name: ExperimentName, number: PathId, request: Request, service: Service) -> Response:
+    """Send the video of a round's agent to an admin."""
+    return media.send_video(name, number, request, service)
+
+
 @router.get("/plotly.min.js", response_class=Response)
 def read_plotly() -> Response:
     """Send the script of the installed Plotly, which draws the figures."""

@@ -53,10 +53,16 @@ def read_video(name: ExperimentName, number: PathId, request: Request, service: 
     with service.database.read() as session:
         experiment = get_experiment(session, name)
         now = current_round(session, experiment.id).state
-        query = select(StoredArtifact).join(Round).where(Round.number == number)
-        query = query.where(Round.experiment_id == experiment.id)
-        video = session.scalar(query.where(StoredArtifact.kind == "video"))
     keep_unswayed(request, service, experiment.state, now)
+    return send_video(name, number, request, service)
+
+
+def send_video(name: str, number: int, request: Request, service: Context) -> Response:
+    """Send a round's video to somebody who may see it; a problem 404 if there is none."""
+    with service.database.read() as session:
+        query = select(StoredArtifact).join(Round).where(Round.number == number)
+        query = query.where(Round.experiment_id == get_experiment(session, name).id)
+        video = session.scalar(query.where(StoredArtifact.kind == "video"))
     if video is None:
         raise Problem(404, "unknown", f"round {number} of {name} has no video yet")
     return send(request, service.store, Artifact("video", video.key, video.sha256, video.size))

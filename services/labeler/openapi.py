@@ -39,7 +39,8 @@ MEANINGS = {
     422: "Something is not as it must be (`malformed`, `bad_config`); `errors` may say by field what.",
     429: "Too many wrong tokens came lately (`too_many`); Retry-After says for how long.",
     500: "The server's own fault (`internal`), or a file was damaged (`damaged_artifact`).",
-    503: "Database, store or broker do not answer (`database`, `store`, …): send it again in a while.",
+    503: "Database, store or broker do not answer (`database`, `store`, …), or another export or import is "
+    "under way (`busy`): send it again in a while.",
     507: "The disk is full (`full`): nothing was stored.",
 }
 # What a call can end in beyond what its parameters and its door tell.
@@ -65,6 +66,9 @@ MORE: dict[str, tuple[int, ...]] = {
     "POST /api/admin/experiments": (404, 409),
     "POST /api/admin/experiments/{name}/{action}": (409,),
     "GET /api/admin/clips/{clip_id}.mp4": (416,),
+    "GET /api/admin/experiments/{name}/rounds/{number}/video.mp4": (416,),
+    "GET /api/admin/experiments/{name}/export": (409, 507),
+    "POST /api/admin/import": (400, 409),
 }
 DOORS: dict[Any, tuple[int, ...]] = {
     context._labeler: (401,),
@@ -103,6 +107,8 @@ MEDIA = {
     "/api/admin/plotly.min.js": "text/javascript",
     "/api/clips/{clip_id}.mp4": "video/mp4",
     "/api/admin/clips/{clip_id}.mp4": "video/mp4",
+    "/api/admin/experiments/{name}/rounds/{number}/video.mp4": "video/mp4",
+    "/api/admin/experiments/{name}/export": "application/zip",
     "/api/experiments/{name}/rounds/{number}/video.mp4": "video/mp4",
 }
 PAGED = {"after", "before"}  # parameters that turn the pages of a list

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from shared.config import ConfigError
 from shared.labels import LabelError
-from shared.storage import DamagedArtifact, MissingArtifact, StoreError
+from shared.storage import DamagedArtifact, MissingArtifact, StoreError, StoreFull
 from shared.transitions import StaleState
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ def install(app: FastAPI, as_page: Callable[[Request, int, str], Response | None
             return document(404, "missing_artifact", str(error))
         if isinstance(error, DamagedArtifact):
             return document(500, "damaged_artifact", str(error))
+        if isinstance(error, StoreFull):
+            return document(507, "full", str(error))
         return document(503, "store", str(error), {"Retry-After": "5"})
 
     @app.exception_handler(SQLAlchemyError)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from services.labeler import timeline
@@ -23,6 +23,7 @@ from shared.states import RoundState
 
 # What happened in a round and belongs to the experiment's own history.
 TOLD = ("imported", "retried", "gave_up")
+HISTORY = 50  # of it in a report; all of it comes in pages
 
 
 def report(
@@ -45,16 +46,34 @@ def report(
         "config": experiment.config,
         "rounds": [_round(session, experiment.name, one) for one in rounds],
         "labelers": _labelers(session, experiment.id),
-        "history": _history(session, experiment.id),
+        "history": history(session, experiment, HISTORY)[::-1],
     }
 
 
 def events(session: Session, experiment: Experiment, after: int, limit: int) -> list[dict[str, Any]]:
     """Return the first `limit` changes of state after event `after`, oldest first."""
+    return _events(session, _events_of(experiment).where(Event.id > after).order_by(Event.id).limit(limit))
+
+
+def history(
+    session: Session, experiment: Experiment, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the newest of what was done to the experiment itself, its retries too, the newest first.
+
+    Of all, or of the events with an id below `before`.
+    """
+    query = _events_of(experiment).where(Event.round_id.is_(None) | Event.event.in_(TOLD))
+    if before is not None:
+        query = query.where(Event.id < before)
+    return _events(session, query.order_by(Event.id.desc()).limit(limit))
+
+
+def _events_of(experiment: Experiment) -> Select[Event, int]:
     query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
-    query = (
-        query.where(Event.experiment_id == experiment.id, Event.id > after).order_by(Event.id).limit(limit)
-    )
+    return query.where(Event.experiment_id == experiment.id)
+
+
+def _events(session: Session, query: Select[Event, int]) -> list[dict[str, Any]]:
     columns = ("id", "event", "source", "target", "actor", "at", "detail", "attempt_id")
     return [
         {"round": number, **{name: getattr(row, name) for name in columns}}
@@ -89,7 +108,7 @@ def _round(session: Session, name: str, round_: Round) -> dict[str, Any]:
         if evaluation
         else None,
         "artifacts": stored,
-        "video": video_url(name, round_.number, str(video["sha256"])) if video else None,
+        "video": video_url(name, round_.number, str(video["sha256"]), "/api/admin") if video else None,
         "attempts": [_attempt(one) for one in attempts],
     }
 
@@ -106,17 +125,6 @@ def _withdrawn(session: Session, round_id: int) -> int:
     query = select(func.count()).select_from(Preference).join(Comparison)
     withdrawn = query.where(Comparison.round_id == round_id, Preference.withdrawn_at.is_not(None))
     return session.scalars(withdrawn).one()
-
-
-def _history(session: Session, experiment_id: int) -> list[dict[str, Any]]:
-    """Return what was done to the experiment itself, and its retries: who, when, why."""
-    query = select(Event, Round.number).outerjoin(Round, Event.round_id == Round.id)
-    query = query.where(Event.experiment_id == experiment_id)
-    query = query.where(Event.round_id.is_(None) | Event.event.in_(TOLD)).order_by(Event.id)
-    return [
-        {"event": row.event, "round": number, "actor": row.actor, "at": row.at, "detail": row.detail}
-        for row, number in session.execute(query)
-    ]
 
 
 def _labelers(session: Session, experiment_id: int) -> list[dict[str, Any]]:

@@ -12,14 +12,27 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class ExperimentRow(Told):
-    """An experiment in a list."""
+class ExperimentBrief(Told):
+    """An experiment, and how it ended."""
 
     name: str
     state: str = Field(description="running, paused, finished or abandoned")
     reason: str | None = Field(description="why it ended")
     created_at: datetime
     ended_at: datetime | None
+
+
+class ExperimentRow(ExperimentBrief):
+    """An experiment in a list, with where it stands."""
+
+    id: int
+    round: int = Field(description="the newest; 0 is the labels it began with")
+    of: int = Field(description="rounds in all")
+    round_state: str
+    given: int = Field(description="labels of this round")
+    wanted: int
+    progress: float | None = Field(description="0 to 1, of the worker's stage that is under way")
+    last_event: int = Field(description="id of its newest change")
 
 
 class GivenLabels(Told):
@@ -104,32 +117,27 @@ class LabelerRow(Told):
     labels: int
 
 
-class HistoryRow(Told):
-    """Something that was done to the experiment itself."""
+class EventRow(Told):
+    """Something that was done to an experiment, or a change of state in it."""
 
+    id: int
     event: str
     round: int | None
     actor: str
     at: datetime
     detail: dict[str, Any] | None
+    source: str | None
+    target: str | None
+    attempt_id: int | None
 
 
-class ExperimentReport(ExperimentRow):
+class ExperimentReport(ExperimentBrief):
     """All that is known of an experiment."""
 
     config: dict[str, Any] = Field(description="its configuration, every default filled in")
     rounds: list[RoundReport]
     labelers: list[LabelerRow]
-    history: list[HistoryRow]
-
-
-class EventRow(HistoryRow):
-    """A change of state."""
-
-    id: int
-    source: str | None
-    target: str | None
-    attempt_id: int | None
+    history: list[EventRow] = Field(description="its own last fifty events, retries too, oldest first")
 
 
 class Ended(Told):

@@ -15,7 +15,8 @@ from shared.settings import Settings, is_loopback
 LABELER_COOKIE = "lockstep_labeler"
 ADMIN_COOKIE = "lockstep_admin"
 COOKIE_S = 400 * 24 * 3600  # as long as browsers keep any cookie
-MAX_BODY = 1 << 16  # bytes: a configuration is the largest thing anybody sends
+MAX_BODY = 1 << 16  # bytes: a configuration is the largest thing anybody sends, but for one call
+IMPORT = ("POST", "/api/admin/import")  # takes an archive, once it is known who sends it
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 DOCUMENT_HEADERS = {  # they govern documents, and a browser asks for some thirty scripts that are none
@@ -90,25 +91,23 @@ def shield(app: ASGIApp, settings: Settings) -> ASGIApp:
                 answer.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refused = _refusal(scope["method"], headers, settings)
+        most = settings.import_mib << 20 if (scope["method"], scope["path"]) == IMPORT else MAX_BODY
+        refused = _refusal(scope["method"], headers, settings, most)
         if refused:
             await document(*refused)(scope, receive, send_with_headers)
         else:
-            await app(scope, _limited(receive), send_with_headers)
+            await app(scope, _limited(receive, most), send_with_headers)
 
     return shielded
 
 
-def _refusal(method: str, headers: Headers, settings: Settings) -> tuple[int, str, str] | None:
+def _refusal(method: str, headers: Headers, settings: Settings, most: int) -> tuple[int, str, str] | None:
     host = headers.get("host", "")
     if not is_allowed_host(host, settings):
         detail = f"this server does not go by the name {host[:100]!r}; LOCKSTEP_ALLOWED_HOSTS can allow it"
         return 421, "wrong_host", detail
-    if (
-        not headers.get("content-length", "0").isdecimal()
-        or int(headers.get("content-length", "0")) > MAX_BODY
-    ):
-        return 413, "too_large", f"a body may have {MAX_BODY} bytes"
+    if not headers.get("content-length", "0").isdecimal() or int(headers.get("content-length", "0")) > most:
+        return 413, "too_large", f"a body may have {most} bytes"
     if method in SAFE_METHODS:
         return None
     origin = headers.get("origin")
@@ -119,7 +118,7 @@ def _refusal(method: str, headers: Headers, settings: Settings) -> tuple[int, st
     return None
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     """Stop reading a body that says no length and grows too long."""
     seen = 0
 
@@ -127,6 +126,6 @@ def _limited(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > MAX_BODY else message
+        return {"type": "http.disconnect"} if seen > most else message
 
     return limited

@@ -4,6 +4,7 @@ A session is a labeler's, or the admin's if it has no labeler. It ends when it i
 ends it, when nobody used it for a while, and the admin's also when the admin token is changed.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -35,7 +36,7 @@ def log_in_admin(session: Session, admin_token: str) -> str:
 class Shown:
     """What somebody shows to say who they are, by its sum: a labeler's own token, or a browser's cookie."""
 
-    kind: Literal["token", "cookie"]
+    kind: Literal["token", "cookie", "admin"]  # the last is the cookie of the admin
     sha256: str
 
 
@@ -53,6 +54,22 @@ def find_labelers(session: Session, shown: list[Shown], database: Database) -> l
             if _is_good(database, browser, LABELER_LIFE):
                 found[Shown("cookie", browser.token_sha256)] = labeler
     return [found.get(one) for one in shown]
+
+
+def still_good(database: Database, admin_token: str, shown: Collection[Shown]) -> set[Shown]:
+    """Return those that still say who somebody is. To ask is no use of a session: it runs out as ever."""
+    sums = {kind: [one.sha256 for one in shown if one.kind == kind] for kind in ("token", "cookie", "admin")}
+    cookie = select(BrowserSession.token_sha256).where(BrowserSession.expires_at > datetime.now(UTC))
+    labelers = cookie.where(BrowserSession.labeler_id.is_not(None))
+    admins = cookie.where(BrowserSession.admin_sha256 == security.token_sha256(admin_token))
+    queries = {
+        "token": select(Labeler.token_sha256).where(Labeler.token_sha256.in_(sums["token"])),
+        "cookie": labelers.where(BrowserSession.token_sha256.in_(sums["cookie"])),
+        "admin": admins.where(BrowserSession.token_sha256.in_(sums["admin"])),
+    }
+    with database.read() as session:
+        good = {kind: set(session.scalars(query)) for kind, query in queries.items() if sums[kind]}
+    return {one for one in shown if one.sha256 in good.get(one.kind, ())}
 
 
 def is_admin(database: Database, token: str, admin_token: str) -> bool:

@@ -1,7 +1,7 @@
 """What everybody may know of an experiment. Nothing here reads a true return, a judgement or a metric."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -13,17 +13,18 @@ from services.labeler.context import (
     ExperimentName,
     RequireVisitor,
     Service,
+    VisitorShown,
     get_experiment,
     is_admin,
 )
-from services.labeler.live import Look
+from services.labeler.live import Topic
 from services.labeler.paging import Before, Limit, cut, link_next
 from services.labeler.problems import Problem
 from services.labeler.schemas import Agents, Film, Status
 from services.labeler.waiting import wait_for, work_of
 from shared import labels
 from shared.config import ExperimentConfig
-from shared.database import Database, now
+from shared.database import now
 from shared.models import Experiment, Round, StoredArtifact
 from shared.states import EXPERIMENT_TABLE, RoundState
 
@@ -69,21 +70,15 @@ def _known(name: ExperimentName, service: Service) -> str:
 
 
 @router.get("/{name}/events", response_class=EventSourceResponse)
-async def experiment_events(service: Service, name: str = Depends(_known)) -> AsyncIterator[ServerSentEvent]:
-    """Send the status as server-sent events named `status`: now and at every change."""
-    async for status in service.live.listen(name):
+async def experiment_events(
+    service: Service, shown: VisitorShown, name: str = Depends(_known)
+) -> AsyncIterator[ServerSentEvent]:
+    """Send the status as server-sent events named `status`: now and at every change.
+
+    The stream ends when the session ends with which it was asked for.
+    """
+    async for status in service.live.listen(Topic("status", name), shown):
         yield ServerSentEvent(event="status", data=status)
-
-
-def look_with(database: Database, lease_s: float) -> Look:
-    """Return the function with which the live events look at the database."""
-
-    def look(names: Iterable[str]) -> dict[str, Status]:
-        with database.read() as session:
-            found = session.scalars(select(Experiment).where(Experiment.name.in_(names)))
-            return {one.name: unswayed(public_status(session, one, lease_s)) for one in found}
-
-    return look
 
 
 def public_status(session: Session, experiment: Experiment, lease_s: float) -> Status:
@@ -114,10 +109,7 @@ def public_status(session: Session, experiment: Experiment, lease_s: float) -> S
         final_in_s=final_in_s,
         attempt=under_way[0] if under_way else None,
         wait=wait_for(session, current, config, under_way, moment),
-        rounds=[
-            Film(round=one.number, state=one.state, video=video_url(experiment.name, one.number, sha256))
-            for one, sha256 in rounds
-        ],
+        rounds=_films(experiment.name, rounds),
     )
 
 
@@ -145,9 +137,21 @@ def batch_mark(round_: Round) -> str:
     return hashlib.sha256(f"{round_.id} {round_.created_at.isoformat()}".encode()).hexdigest()[:12]
 
 
-def video_url(name: str, number: int, sha256: str | None) -> str | None:
+def video_url(name: str, number: int, sha256: str | None, api: str = "/api") -> str | None:
     """Return the address of a round's video: the sum in it lets browsers keep the file for good."""
-    return f"/api/experiments/{name}/rounds/{number}/video.mp4?v={sha256[:16]}" if sha256 else None
+    return f"{api}/experiments/{name}/rounds/{number}/video.mp4?v={sha256[:16]}" if sha256 else None
+
+
+def films_of(session: Session, experiment: Experiment, api: str) -> list[Film]:
+    """Return every round with the address of its video in an API."""
+    return _films(experiment.name, _rounds(session, experiment.id), api)
+
+
+def _films(name: str, rounds: list[tuple[Round, str | None]], api: str = "/api") -> list[Film]:
+    return [
+        Film(round=one.number, state=one.state, video=video_url(name, one.number, sha256, api))
+        for one, sha256 in rounds
+    ]
 
 
 def _rounds(session: Session, experiment_id: int) -> list[tuple[Round, str | None]]:

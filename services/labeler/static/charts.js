@@ -1,7 +1,7 @@
 // The charts of an experiment: Plotly draws what the server made; under each stands its table.
 
 import { call } from "./api.js";
-import { listen } from "./events.js";
+import { onNews } from "./news.js";
 import { update } from "./strip.js";
 
 const LEAST_MS = 5000; // between two readings
@@ -9,22 +9,23 @@ const name = document.body.dataset.experiment;
 const place = document.getElementById("charts");
 const shown = new Map(); // chart id -> {article, chart}
 let wanted = ""; // what the charts should be read for
-let known = null; // the batch and stage whose films are shown
+let known = null; // the round and stage whose films are shown
 let waits = null; // the timer of the next reading
 
-listen(name, (status) => {
-  const done = status.attempt?.progress.toFixed(2); // the curves grow while a trainer works
-  const key = `${status.batch} ${status.round_state} ${status.given} ${done}`;
+onNews(([one]) => {
+  const done = one.progress?.toFixed(2); // the curves grow while a trainer works
+  const stage = `${one.round} ${one.round_state}`;
+  const key = `${stage} ${one.given} ${done}`;
   if (key === wanted) return;
-  if (!key.startsWith(known)) readFilms(`${status.batch} ${status.round_state}`);
+  if (stage !== known) readFilms(stage);
   wanted = key;
   waits ??= setTimeout(refresh, shown.size ? LEAST_MS : 0);
-}, () => {});
+});
 
 async function readFilms(what) {
   known = what;
   try {
-    update((await call("GET", `/api/experiments/${name}/rounds`)).rounds);
+    update(await call("GET", `/api/admin/experiments/${name}/films`));
   } catch {
     known = null; // the next news tries again
   }

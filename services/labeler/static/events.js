@@ -1,13 +1,19 @@
-// The live status of an experiment. Comes back by itself after a lost connection.
+// Live events. A stream comes back by itself after a lost connection.
 
 const AGAIN_MS = 1000;
 
+// The status of an experiment.
 export function listen(name, onStatus, onTrouble) {
+  follow(`/api/experiments/${name}/events`, "status", onStatus, onTrouble);
+}
+
+// What is sent from `address` under the name `kind`.
+export function follow(address, kind, onNews, onTrouble) {
   let source;
   function connect() {
-    source = new EventSource(`/api/experiments/${name}/events`);
+    source = new EventSource(address);
     source.addEventListener("open", () => onTrouble(false));
-    source.addEventListener("status", (event) => onStatus(JSON.parse(event.data)));
+    source.addEventListener(kind, (event) => onNews(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       onTrouble(true);
       source.close(); // a browser gives up for good after some errors: we don't
