@@ -1,14 +1,17 @@
 """An export as one file, a zip archive: packed to be downloaded, unpacked without trusting it.
 
 An archive may come from anybody. What it holds is looked at before a byte is written: no name leads out of
-the folder, nothing is a link, nothing is there twice, and all together is no larger than it may be.
+the folder, nothing is a link, nothing is there twice, and all together is no larger than it may be. Nor does a
+small archive fill the memory: its list of files is bounded, and so are the ways in which they may be packed.
 """
 
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +22,11 @@ TEXT = {".json", ".jsonl", ".csv", ".md"}  # worth packing; films, arrays and we
 LEFT_OUT = re.compile(r"(agents|reward_models|videos|predictions)/.*|[^/]*\.(parquet|csv|md)|asides\.jsonl")
 NAME = re.compile(r"[^\x00-\x1f\x7f\\:]{1,300}")
 CHUNK = 1 << 20
+# Python unpacks a piece of any other kind whole, before it looks how long the file may be: that could be anything.
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MOST_LIST = (
+    16 << 20
+)  # bytes of the list of files at the end, which is read into memory: for some 150,000 of them
 
 
 def pack(folder: Path, name: str, file: IO[bytes]) -> None:
@@ -33,27 +41,48 @@ def pack(folder: Path, name: str, file: IO[bytes]) -> None:
             path.unlink()
 
 
-def unpack(file: IO[bytes], folder: Path, most: int) -> None:
+def unpack(file: IO[bytes], folder: Path, most: int, check_room: Callable[[int], None]) -> None:
     """Write what an import needs of an archive into `folder`; ReuseError if it is none, or not to be trusted.
 
-    `most` is how many bytes that may be in all. The export may lie in a folder of the archive.
+    `most` is how many bytes that may be in all; `check_room` is told how many they are before the first is
+    written, and may raise. The export may lie in a folder of the archive.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Wary(file)) as archive:
             wanted = _wanted(archive)
-            if sum(one.file_size for one in wanted.values()) > most:
+            size = sum(one.file_size for one in wanted.values())
+            if size > most:
                 raise ReuseError(f"the archive holds more than {most >> 20} MiB, and no more are taken in")
+            check_room(size)
             for name, member in wanted.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if member.header_offset < 0:
+                    raise zipfile.BadZipFile(f"{name} would lie before its beginning")
                 with archive.open(member) as source, path.open("xb") as target:
                     shutil.copyfileobj(source, target, CHUNK)  # never more than its header says
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, UnicodeError
+    ) as error:  # fmt: skip
         raise ReuseError(f"this is no zip archive of an export, or it is damaged: {error}") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ReuseError(
             f"a name in the archive is a file and a folder: {Path(error.filename).name}"
         ) from None
+
+
+class _Wary:
+    """An archive that does not give out so much at once that it would fill the memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Return `size` bytes, or all that are left: those are asked for near the end alone."""
+        if size > MOST_LIST:
+            raise ReuseError("the archive's list of files is too long: it is no export, or damaged")
+        return self._file.read(size)
 
 
 def _wanted(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -84,9 +113,11 @@ def _is_config(name: str) -> bool:
 def _check(member: zipfile.ZipInfo) -> None:
     name = member.filename
     parts = name.removesuffix("/").split("/")
-    if not NAME.fullmatch(name) or any(part in ("", ".", "..") or len(part) > 200 for part in parts):
+    if not NAME.fullmatch(name) or any(part in ("", ".", "..") or len(part.encode()) > 200 for part in parts):
         raise ReuseError(f"the archive has a file of a name that is not allowed: {name[:100]!r}")
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ReuseError(f"{name} in the archive is a link, or no ordinary file")
     if member.flag_bits & 1:
         raise ReuseError(f"{name} in the archive is encrypted")
+    if member.compress_type not in PACKED:
+        raise ReuseError(f"{name} is packed in an unusual way: pack the archive with deflate, as zip does")

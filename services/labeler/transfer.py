@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -154,7 +155,7 @@ def _create(
 ) -> dict[str, Any]:
     with _alone(service), spool.room(service.settings) as place:
         try:
-            archive.unpack(file, place, service.settings.import_mib << 20)
+            archive.unpack(file, place, service.settings.import_mib << 20, partial(spool.check_room, place))
             changed = config.changed(reuse.config_of(place), config.parse_overrides(changes))
             wanted = config.parse({**changed, "name": name})
             known_environments.check(wanted.env_id)
