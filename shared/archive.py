@@ -1,8 +1,8 @@
 """An export as one file, a zip archive: packed to be downloaded, unpacked without trusting it.
 
 An archive may come from anybody. What it holds is looked at before a byte is written: no name leads out of
-the folder, nothing is a link, nothing is there twice, and all together is no larger than it may be. Nor does a
-small archive fill the memory: its list of files is bounded, and so are the ways in which they may be packed.
+the folder, nothing is a link, nothing is there twice, and all together is no larger than it may be. Nor does
+a small archive fill the memory: its list of files is bounded, and so are the ways of packing them.
 """
 
 import re
@@ -22,7 +22,7 @@ TEXT = {".json", ".jsonl", ".csv", ".md"}  # worth packing; films, arrays and we
 LEFT_OUT = re.compile(r"(agents|reward_models|videos|predictions)/.*|[^/]*\.(parquet|csv|md)|asides\.jsonl")
 NAME = re.compile(r"[^\x00-\x1f\x7f\\:]{1,300}")
 CHUNK = 1 << 20
-# Python unpacks a piece of any other kind whole, before it looks how long the file may be: that could be anything.
+# Of any other kind Python unpacks a piece whole, before it looks how long the file may be.
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_LIST = (
     16 << 20
@@ -62,7 +62,8 @@ def unpack(file: IO[bytes], folder: Path, most: int, check_room: Callable[[int],
                 with archive.open(member) as source, path.open("xb") as target:
                     shutil.copyfileobj(source, target, CHUNK)  # never more than its header says
     except (
-        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError, UnicodeError
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError,
+        UnicodeError,
     ) as error:  # fmt: skip
         raise ReuseError(f"this is no zip archive of an export, or it is damaged: {error}") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:

@@ -7,6 +7,7 @@ set of every round holds them and nobody can answer or undo there. Their labeler
 
 import hashlib
 import json
+import re
 import secrets
 import uuid
 from collections import Counter
@@ -21,7 +22,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared import labels
-from shared.config import ConfigError, ExperimentConfig
+from shared.config import NAME_PATTERN, ConfigError, ExperimentConfig
 from shared.database import now
 from shared.export import clip_rows, clips_of, preference_lines
 from shared.jobs import Artifact, Store, put_artifact
@@ -31,13 +32,16 @@ from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
 SAME = ("env_id", "segments.length", "atari.frame_size", "labels.clips_per_comparison")
-MOST_FILE = 1 << 30  # bytes: more than any file of an export
+MOST_FILE = 1 << 30  # bytes: more than any clip of an export
+MOST_TABLE = 64 << 20  # bytes of a file of lines, which take many times as much memory: some 150,000 answers
+MOST_CONFIG = 1 << 20  # bytes: more than any configuration
 NAMESPACE = uuid.UUID("8f1d2c8e-6a3b-4d4e-9c57-0b6a4f1e7d25")  # of the ids that imported answers get
 
 Row = TypeVar("Row", bound=BaseModel)
 Moment = Annotated[
     AwareDatetime, Field(gt=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))
 ]
+FileName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,1000}$")]
 Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -52,9 +56,9 @@ class ClipRow(BaseModel):
     round: int
     steps: int = Field(ge=1)
     fps: float = Field(gt=0, le=1000)
-    npz: str
+    npz: FileName
     npz_sha256: Sum
-    mp4: str
+    mp4: FileName
     mp4_sha256: Sum
 
 
@@ -126,7 +130,13 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
             put_artifact(store, "clip_npz", f"imported/{row.npz_sha256}.npz", npz),
             put_artifact(store, "clip_mp4", f"imported/{row.mp4_sha256}.mp4", mp4),
         )
-    return Past(str(given.get("name", "?"))[:63], answers, clips)
+    return Past(_name_of(given), answers, clips)
+
+
+def _name_of(given: dict[str, Any]) -> str:
+    """Return the name of the experiment that was exported: it is stored, so it must be one."""
+    name = given.get("name")
+    return name if isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) else "?"
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -293,7 +303,7 @@ def _at(data: Any, path: str) -> Any:
 def _file(folder: Path, name: str, sha256: str) -> bytes:
     path = folder / name
     if folder.resolve() not in path.resolve().parents:
-        raise ReuseError(f"{name} lies outside {folder}")
+        raise ReuseError(f"{name} lies outside the folder of the export")
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ReuseError(f"{path} is damaged: it has another SHA-256 sum than clips.jsonl says")
@@ -301,7 +311,7 @@ def _file(folder: Path, name: str, sha256: str) -> bytes:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_read(path).decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(_read(path, MOST_TABLE).decode("utf-8", "replace").splitlines(), start=1):
         yield f"{path}, line {number}", line
 
 
@@ -315,17 +325,19 @@ def _row(kind: type[Row], where: str, line: str) -> Row:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read(path))
-    except ValueError as error:
+        return json.loads(_read(path, MOST_CONFIG))
+    except ReuseError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ReuseError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = MOST_FILE) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise ReuseError(f"{path} is no file")
-        if path.stat().st_size > MOST_FILE:
-            raise ReuseError(f"{path} is larger than any file of an export")
+        if path.stat().st_size > most:
+            raise ReuseError(f"{path} is larger than any such file of an export")
         return path.read_bytes()
     except OSError as error:
         raise ReuseError(f"{path} cannot be read: {error.strerror}; is this an export?") from None

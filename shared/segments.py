@@ -14,6 +14,7 @@ from io import BytesIO
 from typing import Any
 
 MOST_UNPACKED = 1 << 30  # bytes: more than any segment
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of other kinds Python unpacks more than it says
 MOST_HEADER = 10_000  # bytes of an array's header
 SIZES = {
     "|u1": 1,
@@ -32,6 +33,8 @@ def shape_of(data: bytes, steps: int) -> tuple[int, ...]:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
                 raise ValueError("it would unpack to more than any segment")
+            if any(entry.compress_type not in PACKED for entry in archive.infolist()):
+                raise ValueError("it is packed as NumPy packs nothing")
             stored = "frames" if "frames.npy" in archive.namelist() else "observations"
             observations, actions = (_array(archive.read(f"{name}.npy")) for name in (stored, "actions"))
         if not actions["shape"] or actions["shape"][0] != steps:

@@ -58,6 +58,20 @@ def huge(folder: Path) -> None:
         file.truncate(reuse.MOST_FILE + 1)  # a hole: it takes no room
 
 
+def long_table(folder: Path) -> None:
+    with (folder / "preferences.jsonl").open("r+b") as file:
+        file.truncate(reuse.MOST_TABLE + 1)
+
+
+def packed_tight() -> bytes:
+    """A segment that Python would unpack whole in memory, however long it says that it is."""
+    content, whole = BytesIO(), BytesIO(npz(observations=np.zeros((26, 4), "<f4"), actions=np.zeros(25, int)))
+    with zipfile.ZipFile(whole) as there, zipfile.ZipFile(content, "w", zipfile.ZIP_LZMA) as here:
+        for name in there.namelist():
+            here.writestr(name, there.read(name))
+    return content.getvalue()
+
+
 def pipe(folder: Path) -> None:
     (folder / "clips.jsonl").unlink()
     os.mkfifo(folder / "clips.jsonl")
@@ -78,11 +92,20 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
         swap(lambda: npz(observations=place + np.float32("nan"), actions=steps)), "infinite or none",
     ),
     "too few numbers": (swap(cut_short), "412 bytes of numbers"),
+    "another way of packing": (swap(packed_tight), "packed as NumPy packs nothing"),
     "another shape": (
         swap(lambda: npz(observations=place[:, :3], actions=steps)), "observations in the clips differ",
     ),
     "a clip twice": (edit("clips.jsonl", lambda rows: rows.append(rows[0])), "in clips.jsonl twice"),
-    "a huge file": (huge, "larger than any file"),
+    "a huge file": (huge, "larger than any such file"),
+    "a huge table": (long_table, "larger than any such file"),
+    "a path that is none": (
+        edit("clips.jsonl", lambda rows: rows[0].update(mp4="a\0b")), "line 1: mp4",
+    ),
+    "endless brackets": (
+        lambda folder: (folder / "config.json").write_text("[" * 100_000) and None,
+        "config.json: maximum recursion",
+    ),
     "a pipe": (pipe, "is no file"),
     "a link out": (way_out, "lies outside"),
     "an absolute path": (
@@ -109,6 +132,17 @@ def test_an_export_of_somebody_elses_is_looked_at_closely(tmp_path: Path, export
     with pytest.raises(reuse.ReuseError, match=message):
         reuse.from_folder(folder, wanted(), store)
     assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("name", ['"\\ud800"', '"a\\u0000b"', '"a, b"', "7", '"\\n"'])
+def test_a_name_that_no_experiment_has_is_not_stored(tmp_path: Path, exported: Path, name: str) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported, folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"name": "shapes"', f'"name": {name}'))
+    assert (folder / "config.json").read_text() != config
+    past = reuse.from_folder(folder, wanted(), scenes.settings_for(tmp_path, "sqlite://").open_store())
+    assert past.source == "?"
 
 
 def test_the_same_import_twice_needs_another_name(tmp_path: Path, exported: Path) -> None:

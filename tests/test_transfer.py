@@ -315,7 +315,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path: Path) 
 def test_a_damaged_archive_is_refused_in_words_wherever_it_is_damaged(tmp_path: Path) -> None:
     whole = zipped({"e/config.json": b"{}" * 9, "e/clips/1.npz": b"abc" * 9})
     for place in range(len(whole)):
-        for value in (0, 8, 0x7F, 0xFF):
+        for value in (0, 0xFF):
             data = bytearray(whole)
             data[place] = value
             with tempfile.TemporaryDirectory(dir=tmp_path) as folder, tempfile.TemporaryFile() as file:
