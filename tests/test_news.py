@@ -1,14 +1,17 @@
 """Live news: the admin is told what the list tells, and a stream ends with the session that asked for it."""
 
+import asyncio
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from services.labeler import live
 from shared import rounds
@@ -57,6 +60,44 @@ def test_the_admin_is_told_what_the_list_tells(served: Served) -> None:
                 assert [row["name"] for row in next(older)["experiments"]] == ["shapes"]
     assert reason(served.admin.get(ONE.replace("shapes", "owls")), 404) == "unknown"
     assert reason(served.ann.get(ALL), 401) == "no_admin"
+
+
+class Told(BaseModel):
+    """News of a number."""
+
+    number: int
+
+
+def test_nobody_is_told_what_was_news_for_somebody_who_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody leaves while the database is asked for them, and comes back when others keep on listening."""
+    monkeypatch.setattr(live, "LOOK_S", 0.001)
+    asked, go_on, now = threading.Event(), threading.Event(), {"number": 1}
+    one, other = live.Topic("status", "one"), live.Topic("status", "other")
+
+    def look(topics: Collection[live.Topic]) -> dict[live.Topic, BaseModel]:
+        found: dict[live.Topic, BaseModel] = {topic: Told(**now) for topic in topics}
+        if one in topics and now["number"] == 2:
+            asked.set()
+            assert go_on.wait(10)
+        return found
+
+    async def come_and_go() -> int:
+        lively = live.Live(look, lambda shown: set(shown))
+        stays, leaves = lively.listen(other), lively.listen(one)
+        await anext(stays)
+        await anext(leaves)
+        now["number"] = 2
+        await asyncio.to_thread(asked.wait, 10)
+        await leaves.aclose()  # type: ignore[attr-defined]
+        now["number"] = 3
+        go_on.set()
+        while (await anext(stays)).number < 3:  # type: ignore[attr-defined]
+            pass
+        told = await anext(lively.listen(one))
+        lively.close()
+        return told.number  # type: ignore[attr-defined, no-any-return]
+
+    assert asyncio.run(come_and_go()) == 3
 
 
 @pytest.fixture

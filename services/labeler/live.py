@@ -105,7 +105,10 @@ class Live:
         except Exception as error:  # a database that is away for a moment must not end the streams
             log.warning("could not look at the experiments: %s", error)
             return
+        wanted = {one.topic for one in self._queues.values()}
         for topic, news in found.items():
+            if topic not in wanted:  # any more: kept, it would be told, however old, to who comes next
+                continue
             known = self._news.get(topic)
             self._news[topic] = news
             if known is not None and _lasting(known) == _lasting(news):

@@ -38,16 +38,17 @@ def check_room(place: Path, needed: int) -> None:
 @contextmanager
 def room(settings: Settings) -> Iterator[Path]:
     """Give a folder that is removed at the end; Problem 507 if the disk got full."""
+    with full_is_told(), tempfile.TemporaryDirectory(dir=folder(settings)) as name:
+        yield Path(name)
+
+
+@contextmanager
+def full_is_told() -> Iterator[None]:
+    """Make a Problem 507 of what a full disk says, be it when a file is made, written or closed."""
     try:
-        with tempfile.TemporaryDirectory(dir=folder(settings)) as name:
-            yield Path(name)
+        yield
     except OSError as error:
-        refuse_if_full(error)
-        raise
-
-
-def refuse_if_full(error: OSError) -> None:
-    """Raise Problem 507 if this is what a full disk says."""
-    if error.errno in FULL:
+        if error.errno not in FULL:
+            raise
         detail = "the disk got full: make room, and try again; nothing was changed"
         raise Problem(507, "full", detail) from None

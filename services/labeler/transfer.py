@@ -131,10 +131,11 @@ async def import_labels(
     It is configured as the one exported, apart from its name and what `set` changes. All of the archive is
     checked before anything is stored.
     """
-    place = await run_in_threadpool(spool.folder, service.settings)
-    with tempfile.TemporaryFile(dir=place) as file:
-        await _receive(request, file, place, service.settings.import_mib << 20)
-        return await run_in_threadpool(_create, request, service, file, name, changes)
+    with spool.full_is_told():
+        place = await run_in_threadpool(spool.folder, service.settings)
+        with tempfile.TemporaryFile(dir=place) as file:
+            await _receive(request, file, place, service.settings.import_mib << 20)
+            return await run_in_threadpool(_create, request, service, file, name, changes)
 
 
 async def _receive(request: Request, file: IO[bytes], place: Path, most: int) -> None:
@@ -145,9 +146,6 @@ async def _receive(request: Request, file: IO[bytes], place: Path, most: int) ->
             await run_in_threadpool(file.write, chunk)
     except ClientDisconnect:  # the shield hangs up on a body that said no length and grows too long
         raise Problem(413, "too_large", f"the archive broke off, or has more than {most >> 20} MiB") from None
-    except OSError as error:
-        spool.refuse_if_full(error)
-        raise
 
 
 def _create(
