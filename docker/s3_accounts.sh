@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes an account for the labeler, which reads artifacts and adds the clips of imports, and one for workers, which
 # read and write all of them, in a MinIO server. `docker compose run --rm s3_accounts` runs it, as often as one
-# likes; docs/operations.md says when. An account may not list or administer anything, nor delete anything but superseded checkpoints.
+# likes; docs/operations.md says when. An account may not list or administer anything, nor delete anything but
+# superseded checkpoints.
 set -eu
 secrets=${SECRETS:-/run/secrets} policies=/tmp/policies
 export MC_CONFIG_DIR=/tmp/mc

@@ -267,8 +267,12 @@ def test_an_export_is_saved_and_brought_in_again_from_the_pages(
     assert b"license: mit" in files_of((tmp_path / "shapes.zip").read_bytes())["README.md"]
     page.goto(f"{served.url}/new")
     form = page.locator("#import")
-    form.get_by_label("Archive").set_input_files(tmp_path / "shapes.zip")
+    large = {"name": "large.zip", "mimeType": "application/zip", "buffer": bytes((1 << 20) + 1)}
+    form.get_by_label("Archive").set_input_files(large)
     form.get_by_label("Name").fill("second")
+    form.get_by_role("button", name="Import").click()
+    expect(form.get_by_role("alert")).to_contain_text("at most 1 MiB")
+    form.get_by_label("Archive").set_input_files(tmp_path / "shapes.zip")
     form.get_by_label("Changes").fill("rounds = 3\nagent.gamma = 7")
     form.get_by_role("button", name="Import").click()
     expect(form.get_by_role("alert")).to_contain_text("agent.gamma", timeout=15_000)

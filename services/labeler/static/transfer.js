@@ -91,8 +91,11 @@ whenSent($("export"), async (say) => {
 whenSent($("import"), async (say) => {
   const form = $("import");
   const name = $("import-name").value.trim();
+  const [file] = $("import-file").files;
+  const { most } = form.dataset; // the server would break off a larger one, and no browser tells why
+  if (file.size > most * MIB) throw new Problem(413, "too_large", `The archive has ${amount(file.size)}: at most ${most} MiB are taken in.`);
   const asked = new URLSearchParams({ name });
   for (const line of $("import-set").value.split("\n")) if (line.trim()) asked.append("set", line.trim().replace(/\s*=\s*/, "="));
-  await upload(`${form.action}?${asked}`, $("import-file").files[0], say);
+  await upload(`${form.action}?${asked}`, file, say);
   location.assign(`/admin/${name}`);
 });
