@@ -14,7 +14,7 @@ from shared.settings import secrets
 from shared.supervision import LOG_END
 from tests import scenes
 from tests.admin_scene import live_through
-from tests.page_checks import ALL, LARGE, OVER, RUN, SETTLED, SMALL, STILL, TARGETS
+from tests.page_checks import LARGE, OVER, RULES, RUN, SETTLED, SMALL, STILL, TARGETS
 from tests.scenes import Scene
 
 ERROR = f"Traceback (most recent call last):\nRuntimeError: CUDA out of memory{LOG_END}step 12\nstep 13"
@@ -60,7 +60,7 @@ def wrong_on(page: Page, what: str) -> list[str]:
         page.set_viewport_size(size)  # type: ignore[arg-type]
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.evaluate(SETTLED)
-        for one in page.evaluate(RUN, ALL):
+        for one in page.evaluate(RUN, RULES):
             found.append((scheme, one["id"], [node["failureSummary"] for node in one["nodes"][:3]]))
         found += page.evaluate(TARGETS if size is SMALL else LOW) + page.evaluate(OVER)
     return [f"{what}: {one}" for one in found]
