@@ -1,12 +1,15 @@
 """An experiment with a past, for the admin pages' tests and pictures: answers, metrics and films."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import update
 
 from shared.models import Labeler
+from tests import scenes
 from tests.scenes import Scene, join, put_answer
 
 # Of each round: held-out loss, accuracy, predicted and true return. In the last, prediction and truth part.
@@ -54,3 +57,20 @@ def live_through(scene: Scene, new_client: Callable[[], httpx.Client], rounds: i
                 true, **{f"losses/{name}": value for name, value in ppo.items()},
                 **{"charts/predicted_return": predicted},
             )  # fmt: skip
+
+
+@pytest.fixture
+def scene(tmp_path: Path, sqlite_template: Path) -> Iterator[Scene]:
+    path = tmp_path / "lockstep.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
+    with Scene(settings) as one:
+        one.collect()
+        yield one
+
+
+@pytest.fixture
+def url(scene: Scene) -> Iterator[str]:
+    with scenes.serve(scene.settings) as address:
+        live_through(scene, lambda: httpx.Client(base_url=address), 1)
+        yield address

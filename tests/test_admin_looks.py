@@ -1,7 +1,6 @@
 """A failed round on the admin page, its retry, and what axe says of what opens there: in a real browser."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,32 +11,16 @@ from playwright.sync_api import Browser, Page, expect
 from shared import rounds
 from shared.settings import secrets
 from shared.supervision import LOG_END
-from tests import scenes
-from tests.admin_scene import live_through
+from tests.admin_scene import scene, url
 from tests.page_checks import LARGE, OVER, RULES, RUN, SETTLED, SMALL, STILL, TARGETS
 from tests.scenes import Scene
+
+__all__ = ["scene", "url"]
 
 ERROR = f"Traceback (most recent call last):\nRuntimeError: CUDA out of memory{LOG_END}step 12\nstep 13"
 LOW = """() => [...document.querySelectorAll('button, summary, select, textarea, input')].filter((one) =>
   one.checkVisibility({ visibilityProperty: true }) && one.getBoundingClientRect().height < 43.9
 ).map((one) => `${one.outerHTML.slice(0, 90)} ${one.getBoundingClientRect().height}`)"""
-
-
-@pytest.fixture
-def scene(tmp_path: Path, sqlite_template: Path) -> Iterator[Scene]:
-    path = tmp_path / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
-    with Scene(settings) as one:
-        one.collect()
-        yield one
-
-
-@pytest.fixture
-def url(scene: Scene) -> Iterator[str]:
-    with scenes.serve(scene.settings) as address:
-        live_through(scene, lambda: httpx.Client(base_url=address), 1)
-        yield address
 
 
 @pytest.fixture

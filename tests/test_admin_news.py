@@ -2,36 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
 
-from tests import scenes
-from tests.admin_scene import live_through
+from tests.admin_scene import scene, url
 from tests.scenes import Scene
+
+__all__ = ["scene", "url"]
 
 # The slow look goes round when the test says so.
 BY_HAND = "window.slow = []; window.setInterval = (look, ms) => window.slow.push([look, ms]);"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, sqlite_template: Path) -> Iterator[Scene]:
-    path = tmp_path / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
-    with Scene(settings) as one:
-        one.collect()
-        yield one
-
-
-@pytest.fixture
-def url(scene: Scene) -> Iterator[str]:
-    with scenes.serve(scene.settings) as address:
-        live_through(scene, lambda: httpx.Client(base_url=address), 1)
-        yield address
 
 
 @pytest.fixture
