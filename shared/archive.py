@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import IO
 
 from shared.reuse import ReuseError
+from shared.segments import PACKED
 
 TEXT = {".json", ".jsonl", ".csv", ".md"}  # worth packing; films, arrays and weights hardly get smaller
 # What every round made; an import has no use for it.
 LEFT_OUT = re.compile(r"(agents|reward_models|videos|predictions)/.*|[^/]*\.(parquet|csv|md)|asides\.jsonl")
 NAME = re.compile(r"[^\x00-\x1f\x7f\\:]{1,300}")
 CHUNK = 1 << 20
-# Of any other kind Python unpacks a piece whole, before it looks how long the file may be.
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-MOST_LIST = (
-    16 << 20
-)  # bytes of the list of files at the end, which is read into memory: for some 150,000 of them
+MOST_LIST = 16 << 20  # bytes of the list of files, which is read into memory: some 150,000 of them
 
 
 def pack(folder: Path, name: str, file: IO[bytes]) -> None:

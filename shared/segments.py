@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any
 
 MOST_UNPACKED = 1 << 30  # bytes: more than any segment
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of other kinds Python unpacks more than it says
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others a piece is unpacked whole, however long
 MOST_HEADER = 10_000  # bytes of an array's header
 SIZES = {
     "|u1": 1,

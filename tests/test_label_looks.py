@@ -14,8 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from services.agent_trainer.clips import encode_mp4
 from tests import scenes
 from tests.page_checks import LARGE, SETTLED, SMALL
-from tests.scenes import Scene
-from tests.test_label_page import Site, in_view, press
+from tests.test_label_page import Site, in_view, press, site_in
 
 INSTRUCTIONS = """Which one is **better**?
 
@@ -61,19 +60,9 @@ def looks(
 ) -> Iterator[Site]:
     """An experiment with elaborate instructions, and comparisons enough for everybody here."""
     folder = tmp_path_factory.mktemp("looks")
-    path = folder / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    settings = scenes.settings_for(folder, f"sqlite:///{path}", port=0, log_level="ERROR")
     labels = {"comparisons_per_round": 24, "instructions": INSTRUCTIONS}
-    with Scene(settings, labels=labels) as scene:
-        scene.collect()
-        one = Site(scene, browser)
-        one.start()
+    with site_in(folder, sqlite_template, browser, labels=labels) as one:
         yield one
-        for context in browser.contexts:
-            context.close()
-        one.stop()
-    assert one.errors == []
 
 
 def test_clips_lie_side_by_side_on_a_desktop_and_one_above_the_other_on_a_phone(looks: Site) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,21 +57,30 @@ class Site:
             return session.query(Preference).order_by(Preference.answered_at).all()
 
 
+@contextmanager
+def site_in(
+    folder: Path, sqlite_template: Path, browser: Browser, port: int = 0, **options: Any
+) -> Iterator[Site]:
+    """An experiment of `options` and its server; at the end no page may have met an error."""
+    path = folder / "lockstep.db"
+    path.write_bytes(sqlite_template.read_bytes())
+    settings = scenes.settings_for(folder, f"sqlite:///{path}", port=port, log_level="ERROR")
+    with Scene(settings, **options) as scene:
+        scene.collect()
+        one = Site(scene, browser)
+        one.start()
+        yield one
+        for context in browser.contexts:
+            context.close()
+        one.stop()
+    assert one.errors == []
+
+
 @pytest.fixture
 def site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Site]:
-    path = tmp_path / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
     (port,) = scenes.free_ports(1)
-    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=port, log_level="ERROR")
-    one = Site(Scene(settings), browser)
-    one.scene.collect()
-    one.start()
-    yield one
-    for context in browser.contexts:
-        context.close()
-    one.stop()
-    one.scene.close()
-    assert one.errors == []
+    with site_in(tmp_path, sqlite_template, browser, port) as one:
+        yield one
 
 
 def in_view(page: Page, view: str) -> None:

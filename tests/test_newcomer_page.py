@@ -9,10 +9,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from shared.models import Aside
-from tests import scenes
 from tests.page_checks import LARGE, NARROW, WIDER, found_on
-from tests.scenes import Scene, join, put_answer
-from tests.test_label_page import Site, clip_ids, in_view, press
+from tests.scenes import join, put_answer
+from tests.test_label_page import Site, clip_ids, in_view, press, site_in
 
 LABELS = {
     "comparisons_first_round": 2,
@@ -26,13 +25,8 @@ LABELS = {
 @pytest.fixture
 def site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Site]:
     """The second round of an experiment whose first one was labeled by somebody else."""
-    path = tmp_path / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
-    with Scene(settings, labels=LABELS) as scene:
-        scene.collect()
-        one = Site(scene, browser)
-        one.start()
+    with site_in(tmp_path, sqlite_template, browser, labels=LABELS) as one:
+        scene = one.scene
         with httpx.Client(base_url=one.url) as ann:
             join(ann, "ann")
             while scene.round().state == "labeling":
@@ -42,10 +36,6 @@ def site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Si
         scene.train_agent()
         scene.collect()
         yield one
-        for context in browser.contexts:
-            context.close()
-        one.stop()
-    assert one.errors == []
 
 
 def test_practice_is_told_apart_and_repeats_are_not(site: Site) -> None:

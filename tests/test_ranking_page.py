@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests import scenes
 from tests.page_checks import LABEL_PAGE_BYTES, LARGE, SETTLED, SMALL, bytes_on_the_wire, found_on
-from tests.scenes import Scene
-from tests.test_label_page import Site, until
+from tests.test_label_page import Site, site_in, until
 
 SEEN = ".pair.current.seen"
 
@@ -22,19 +20,9 @@ def clips() -> int:
 
 @pytest.fixture
 def site(tmp_path: Path, sqlite_template: Path, browser: Browser, clips: int) -> Iterator[Site]:
-    path = tmp_path / "lockstep.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    settings = scenes.settings_for(tmp_path, f"sqlite:///{path}", port=0, log_level="ERROR")
     labels = {"clips_per_comparison": clips, "comparisons_per_round": 8, "practice": 1}
-    with Scene(settings, labels=labels) as scene:
-        one = Site(scene, browser)
-        one.scene.collect()
-        one.start()
+    with site_in(tmp_path, sqlite_template, browser, labels=labels) as one:
         yield one
-        for context in browser.contexts:
-            context.close()
-        one.stop()
-    assert one.errors == []
 
 
 def by_place(site: Site) -> list[list[int] | None]:

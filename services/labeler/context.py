@@ -198,3 +198,11 @@ def get_experiment(session: Session, name: str) -> Experiment:
     if experiment is None:
         raise Problem(404, "unknown", f"there is no experiment named {name[:80]}")
     return experiment
+
+
+def _known(name: ExperimentName, context: Service) -> str:
+    with context.database.read() as session:
+        return get_experiment(session, name).name
+
+
+KnownName = Annotated[str, Depends(_known)]  # asked before a stream begins: it can't answer 404 any more

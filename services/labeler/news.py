@@ -2,13 +2,20 @@
 
 from collections.abc import AsyncIterator, Collection
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from sqlalchemy import select
 
 from services.labeler import overview
-from services.labeler.context import AdminShown, ExperimentName, RequireAdmin, Service, get_experiment
+from services.labeler.context import (
+    AdminShown,
+    ExperimentName,
+    KnownName,
+    RequireAdmin,
+    Service,
+    get_experiment,
+)
 from services.labeler.live import Look, Topic
 from services.labeler.paging import Before
 from services.labeler.report_schemas import ExperimentRow
@@ -37,14 +44,9 @@ async def all_news(
         yield ServerSentEvent(event="news", data=news)
 
 
-def _known(name: ExperimentName, service: Service) -> str:
-    with service.database.read() as session:
-        return get_experiment(session, name).name
-
-
 @router.get("/experiments/{name}/news", response_class=EventSourceResponse)
 async def experiment_news(
-    service: Service, shown: AdminShown, name: str = Depends(_known)
+    service: Service, shown: AdminShown, name: KnownName
 ) -> AsyncIterator[ServerSentEvent]:
     """Send an experiment, as in the list of them, as server-sent events named `news`: now and at changes.
 

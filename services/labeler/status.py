@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from services.labeler.context import (
     Context,
     ExperimentName,
+    KnownName,
     RequireVisitor,
     Service,
     VisitorShown,
@@ -64,14 +65,9 @@ def list_agents(name: ExperimentName, request: Request, service: Service) -> Age
     return Agents(round=status.round, of=status.of, rounds=status.rounds)
 
 
-def _known(name: ExperimentName, service: Service) -> str:
-    with service.database.read() as session:
-        return get_experiment(session, name).name
-
-
 @router.get("/{name}/events", response_class=EventSourceResponse)
 async def experiment_events(
-    service: Service, shown: VisitorShown, name: str = Depends(_known)
+    service: Service, shown: VisitorShown, name: KnownName
 ) -> AsyncIterator[ServerSentEvent]:
     """Send the status as server-sent events named `status`: now and at every change.
 
