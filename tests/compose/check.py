@@ -20,7 +20,20 @@ from typing import Any
 import httpx
 
 from benchmarks.compose_ratio import compare
-from tests.compose.stack import COMBINATIONS, NEEDED, ROOT, Stack, free_port, free_ports_in_a_row, running
+from tests.compose.stack import (
+    COMBINATIONS,
+    NEEDED,
+    ROOT,
+    Stack,
+    attempts,
+    free_port,
+    free_ports_in_a_row,
+    running,
+    say,
+    times,
+    working,
+)
+from tests.compose.transfer import transfer
 
 IDLE_S = 60.0  # the time over which idle services are watched
 RUNS = 3  # of each size, to be compared
@@ -28,11 +41,6 @@ BRIDGE = "172.17.0.1"  # this machine as containers of every network reach it, b
 FEW = ("--set", "labels.comparisons_first_round=6", "--set", "labels.comparisons_per_round=6")
 SMALL = ("--set", "rounds=1", *FEW)
 LONG = (*SMALL, "--set", "agent.final_steps=200000")
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    print(text, flush=True)
 
 
 def config() -> None:
@@ -345,23 +353,6 @@ def answer(stack: Stack, pair: Any, token: str, url: str = "") -> None:
     httpx.put(address, json=body, headers=bearer(token), trust_env=False).raise_for_status()
 
 
-def attempts(report: Any) -> list[Any]:
-    """Return all attempts of an experiment, in order."""
-    return [attempt for round_ in report["rounds"] for attempt in round_["attempts"]]
-
-
-def times(attempt: Any) -> tuple[float, float]:
-    """Return when an attempt was claimed and when it ended, in seconds."""
-    begun, ended = (datetime.fromisoformat(attempt[name]) for name in ("claimed_at", "ended_at"))
-    return begun.timestamp(), ended.timestamp()
-
-
-def working(report: Any, stage: str) -> float:
-    """Return how far the stage's running attempt is, 0 to 1."""
-    running_now = [one for one in attempts(report) if one["stage"] == stage and one["state"] == "running"]
-    return float(running_now[0]["progress"] or 0.0) if running_now else 0.0
-
-
 def until(stack: Stack, name: str, good: Callable[[Any], bool], timeout: float = 300) -> Any:
     """Wait until an experiment's report is `good`, and return it."""
     deadline = time.monotonic() + timeout
@@ -380,6 +371,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "backup": backup,
     "scale": scale,
     "move": move,
+    "transfer": transfer,
     "ratio": ratio,
 }
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,25 @@ def running(project: str, *files: str, **env: str) -> Iterator[Stack]:
         yield stack
     finally:
         stack.down()
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def attempts(report: Any) -> list[Any]:
+    """Return all attempts of an experiment, in order."""
+    return [attempt for round_ in report["rounds"] for attempt in round_["attempts"]]
+
+
+def times(attempt: Any) -> tuple[float, float]:
+    """Return when an attempt was claimed and when it ended, in seconds."""
+    begun, ended = (datetime.fromisoformat(attempt[name]) for name in ("claimed_at", "ended_at"))
+    return begun.timestamp(), ended.timestamp()
+
+
+def working(report: Any, stage: str) -> float:
+    """Return how far the stage's running attempt is, 0 to 1."""
+    running_now = [one for one in attempts(report) if one["stage"] == stage and one["state"] == "running"]
+    return float(running_now[0]["progress"] or 0.0) if running_now else 0.0
