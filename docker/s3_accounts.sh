@@ -2,7 +2,7 @@
 # Makes an account for the labeler, which reads artifacts and adds the clips of imports, and one for workers, which
 # read and write all of them, in a MinIO server. `docker compose run --rm s3_accounts` runs it, as often as one
 # likes; docs/operations.md says when. An account may not list or administer anything, nor delete anything but
-# superseded checkpoints.
+# superseded checkpoints and the clips of an import that failed.
 set -eu
 secrets=${SECRETS:-/run/secrets} policies=/tmp/policies
 export MC_CONFIG_DIR=/tmp/mc
@@ -19,7 +19,7 @@ JSON
 }
 
 policy labeler '"s3:GetObject"' \
-  '{ "Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::lockstep/artifacts/imported/*"] }'
+  '{ "Effect": "Allow", "Action": ["s3:PutObject", "s3:DeleteObject"], "Resource": ["arn:aws:s3:::lockstep/artifacts/imported/*"] }'
 policy worker '"s3:GetObject", "s3:PutObject"' \
   '{ "Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": ["arn:aws:s3:::lockstep/artifacts/*/checkpoint-*"] }'
 mc alias set lockstep "${S3_ENDPOINT:-http://minio:9000}" "$(cat "$secrets/user")" "$(cat "$secrets/password")" >/dev/null

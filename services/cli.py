@@ -163,6 +163,8 @@ def export(
 
     lockstep export cartpole exported/cartpole --format dataset --licence cc-by-4.0
     """
+    from sqlalchemy.exc import DBAPIError
+
     from shared import acts, dataset
     from shared.database import Database
     from shared.export import ExportError, nothing_more
@@ -176,6 +178,11 @@ def export(
         raise ExportError(f"there is no Lockstep in {settings.data_dir}: name its folder with --data-dir")
     add = dataset.adder(licence) if form == ExportForm.DATASET else nothing_more
     database = Database(settings.database_url)
+    try:
+        acts.check_noting(database)
+    except DBAPIError as error:
+        reason = f"every export is noted in the database, which takes no note: {error.orig}"
+        raise ExportError(f"{reason}; nothing was written") from None
     with database.read(snapshot=True) as session:
         written = write(session, settings.open_store(), name, folder, add=add)
     with database.write() as session:

@@ -18,10 +18,12 @@ def create(settings: Settings, config: ExperimentConfig, folder: Path) -> str:
     known_environments.check(config.env_id)
     with as_owner(reuse.ReuseError):
         migrate(settings.database_url)
-    past = reuse.from_folder(folder, config, settings.open_store())
     database = Database(settings.database_url)
     try:
-        with database.write() as session:  # no hint is sent: a coordinator's next sweep finds the new round
+        with (
+            reuse.from_folder(folder, config, settings.open_store()) as past,
+            database.write() as session,  # no hint is sent: a coordinator's next sweep finds the new round
+        ):
             rounds.create_experiment(session, config, "import", f"labels of {past.source}", past)
             what = {"labels_of": past.source, "answers": len(past.answers)}
             acts.note(session, acts.COMMAND_LINE, "imported", config.name, **what)

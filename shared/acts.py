@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from shared.database import now
+from shared.database import Database, now
 from shared.models import AdminAction
 
 ACTOR = "admin"
@@ -17,3 +17,11 @@ def note(session: Session, address: str, action: str, about: str | None = None, 
     row = AdminAction(at=now(session), actor=ACTOR, address=address, action=action)
     row.about, row.detail = about and about[:120], said or None
     session.add(row)
+
+
+def check_noting(database: Database) -> None:
+    """Raise what the database would say to a row here, so that it is known before any work is done."""
+    with database.write() as session:
+        note(session, COMMAND_LINE, "exported")
+        session.flush()
+        session.rollback()

@@ -7,11 +7,13 @@ set of every round holds them and nobody can answer or undo there. Their labeler
 
 import hashlib
 import json
+import logging
 import re
 import secrets
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,17 +27,20 @@ from shared import labels
 from shared.config import NAME_PATTERN, ConfigError, ExperimentConfig
 from shared.database import now
 from shared.export import clip_rows, clips_of, preference_lines
-from shared.jobs import Artifact, Store, put_artifact
+from shared.jobs import Artifact, put_artifact
 from shared.models import Clip, Comparison, Experiment, Labeler, Preference, Round
-from shared.segments import shape_of
+from shared.segments import MOST_UNPACKED, shape_of
+from shared.storage import Store, StoreError
 from shared.transitions import past_round, record
 
 # What must be the same, or one reward model could not learn from both.
 SAME = ("env_id", "segments.length", "atari.frame_size", "labels.clips_per_comparison")
-MOST_FILE = 1 << 30  # bytes: more than any clip of an export
+MOST_FILE = MOST_UNPACKED  # bytes: more than any clip of an export; each is read into memory
 MOST_TABLE = 64 << 20  # bytes of a file of lines, which take many times as much memory: some 150,000 answers
 MOST_CONFIG = 1 << 20  # bytes: more than any configuration
 NAMESPACE = uuid.UUID("8f1d2c8e-6a3b-4d4e-9c57-0b6a4f1e7d25")  # of the ids that imported answers get
+
+log = logging.getLogger(__name__)
 
 Row = TypeVar("Row", bound=BaseModel)
 Moment = Annotated[
@@ -98,12 +103,36 @@ class Past:
     clips: dict[str, StoredClip]
 
 
-def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
+@contextmanager
+def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Iterator[Past]:
     """Check an export and bring its clips into the store; ReuseError if it is damaged or does not fit.
 
-    Everything is checked before the first file is stored. Keys are sums, so doing it again changes nothing.
+    Everything is checked before the first file is stored. In the block the database takes the clips; if it
+    does not, they are removed again. Every import has a folder of its own in the store, so nobody else's clip
+    is among them.
     """
     given = config_of(folder)
+    answers, rows = _checked(folder, given, config)
+    stored: list[str] = []
+    try:
+        clips = _store(folder, rows, store, stored)
+    except BaseException:
+        _remove(stored, store)
+        raise
+    try:
+        yield Past(_name_of(given), answers, clips)
+    except Exception as error:
+        # If the connection broke, nobody here knows whether the database took them: rather clips that no
+        # experiment has than an experiment without clips. The same holds for a process that is stopped.
+        if not getattr(error, "connection_invalidated", False):
+            _remove(stored, store)
+        raise
+
+
+def _checked(
+    folder: Path, given: dict[str, Any], config: ExperimentConfig
+) -> tuple[list[AnswerRow], list[ClipRow]]:
+    """Return the answers of an export, and the clips that they are about."""
     answers = [_row(AnswerRow, *line) for line in _lines(folder / "preferences.jsonl")]
     rows = [_row(ClipRow, *line) for line in _lines(folder / "clips.jsonl")]
     if twice := [name for name, count in Counter(row.clip for row in rows).items() if count > 1]:
@@ -122,15 +151,29 @@ def from_folder(folder: Path, config: ExperimentConfig, store: Store) -> Past:
             raise ReuseError(f"{row.npz} is no segment of {row.steps} steps: {error}") from None
     if len(set(shapes.values())) > 1:
         raise ReuseError(f"the observations in the clips differ: {sorted(set(map(str, shapes.values())))}")
-    clips = {}
+    return answers, rows
+
+
+def _store(folder: Path, rows: list[ClipRow], store: Store, stored: list[str]) -> dict[str, StoredClip]:
+    """Bring the clips into the store; `stored` gets each key before there is anything under it."""
+    prefix, clips = f"imported/{uuid.uuid4().hex}", {}
     for row in rows:
-        npz, mp4 = _file(folder, row.npz, row.npz_sha256), _file(folder, row.mp4, row.mp4_sha256)
-        clips[row.clip] = StoredClip(
-            row,
-            put_artifact(store, "clip_npz", f"imported/{row.npz_sha256}.npz", npz),
-            put_artifact(store, "clip_mp4", f"imported/{row.mp4_sha256}.mp4", mp4),
-        )
-    return Past(_name_of(given), answers, clips)
+        files = []
+        for kind, path, sha256 in (("npz", row.npz, row.npz_sha256), ("mp4", row.mp4, row.mp4_sha256)):
+            stored.append(f"{prefix}/{sha256}.{kind}")
+            files.append(put_artifact(store, f"clip_{kind}", stored[-1], _file(folder, path, sha256)))
+        clips[row.clip] = StoredClip(row, *files)
+    return clips
+
+
+def _remove(keys: list[str], store: Store) -> None:
+    """Remove the clips of an import that failed; what went wrong with it is what is told, not this."""
+    for number, key in enumerate(keys):
+        try:
+            store.delete(key)
+        except StoreError as error:
+            log.warning("%s files of an import that failed stay in the store: %s", len(keys) - number, error)
+            return
 
 
 def _name_of(given: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ from array import array
 from io import BytesIO
 from typing import Any
 
-MOST_UNPACKED = 1 << 30  # bytes: more than any segment
+MOST_UNPACKED = 256 << 20  # bytes: more than any segment, and no more than a labeler's memory can bear
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others a piece is unpacked whole, however long
 MOST_HEADER = 10_000  # bytes of an array's header
+CHUNK = 1 << 20  # bytes of numbers looked at together
 SIZES = {
     "|u1": 1,
     "|i1": 1,
@@ -57,15 +58,17 @@ def _array(content: bytes) -> dict[str, Any]:
     if length > MOST_HEADER:
         raise ValueError("its header is too long")
     header: dict[str, Any] = ast.literal_eval(content[10 : 10 + length].decode("latin-1"))
-    kind, shape, numbers = header["descr"], header["shape"], content[10 + length :]
+    kind, shape = header["descr"], header["shape"]
+    numbers = memoryview(content)[10 + length :]  # not another copy of what may be large
     if kind not in SIZES:
         raise ValueError(f"it holds {kind!r}, which are no numbers of a segment")
     if any(side < 0 for side in shape) or len(numbers) != SIZES[kind] * math.prod(shape):
         raise ValueError(f"it holds {len(numbers)} bytes of numbers, not those of the shape {shape}")
     if kind[1] == "f":
-        values = array(kind[1] if kind == "<f4" else "d", numbers)
-        if sys.byteorder == "big":
-            values.byteswap()
-        if not all(map(math.isfinite, values)):
-            raise ValueError("it holds a number that is infinite or none")
+        for start in range(0, len(numbers), CHUNK):
+            values = array(kind[1] if kind == "<f4" else "d", bytes(numbers[start : start + CHUNK]))
+            if sys.byteorder == "big":
+                values.byteswap()
+            if not all(map(math.isfinite, values)):
+                raise ValueError("it holds a number that is infinite or none")
     return header

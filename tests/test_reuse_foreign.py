@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from services import cli
 from services.agent_trainer import clips, ppo, stages
-from shared import reuse
+from shared import reuse, segments
 from shared.jobs import CollectJob, put_artifact
 from shared.transitions import StaleState
 from tests import scenes
@@ -72,6 +72,18 @@ def packed_tight() -> bytes:
     return content.getvalue()
 
 
+def packed_small() -> bytes:
+    """A segment of a quarter of a megabyte that takes more memory than a labeler has to give."""
+    content = BytesIO()
+    with (
+        zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as made,
+        made.open("observations.npy", "w") as file,
+    ):
+        for _ in range(segments.MOST_UNPACKED // (1 << 20) + 1):
+            file.write(bytes(1 << 20))
+    return content.getvalue()
+
+
 def pipe(folder: Path) -> None:
     (folder / "clips.jsonl").unlink()
     os.mkfifo(folder / "clips.jsonl")
@@ -93,6 +105,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "too few numbers": (swap(cut_short), "412 bytes of numbers"),
     "another way of packing": (swap(packed_tight), "packed as NumPy packs nothing"),
+    "zeros without end": (swap(packed_small), "unpack to more than any segment"),
     "another shape": (
         swap(lambda: npz(observations=place[:, :3], actions=steps)), "observations in the clips differ",
     ),
@@ -129,8 +142,8 @@ def test_an_export_of_somebody_elses_is_looked_at_closely(tmp_path: Path, export
     shutil.copytree(exported, folder)
     damage(folder)
     store = scenes.settings_for(tmp_path, "sqlite://").open_store()
-    with pytest.raises(reuse.ReuseError, match=message):
-        reuse.from_folder(folder, wanted(), store)
+    with pytest.raises(reuse.ReuseError, match=message), reuse.from_folder(folder, wanted(), store):
+        pass
     assert list(store.list()) == []
 
 
@@ -141,8 +154,9 @@ def test_a_name_that_no_experiment_has_is_not_stored(tmp_path: Path, exported: P
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"name": "shapes"', f'"name": {name}'))
     assert (folder / "config.json").read_text() != config
-    past = reuse.from_folder(folder, wanted(), scenes.settings_for(tmp_path, "sqlite://").open_store())
-    assert past.source == "?"
+    store = scenes.settings_for(tmp_path, "sqlite://").open_store()
+    with reuse.from_folder(folder, wanted(), store) as past:
+        assert past.source == "?"
 
 
 def test_the_same_import_twice_needs_another_name(tmp_path: Path, exported: Path) -> None:

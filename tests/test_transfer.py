@@ -2,10 +2,11 @@
 
 import io
 import os
-import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
-import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Iterator
@@ -16,14 +17,17 @@ import httpx
 import pyarrow.parquet as parquet
 import pytest
 from playwright.sync_api import Browser, expect
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from services import cli
 from services.labeler import spool
-from shared import export
+from services.labeler.app import create_app
+from shared import export, rounds
 from shared.models import AdminAction, Experiment
-from shared.storage import FolderStore, StoreFull
+from shared.storage import FolderStore, StoreAway, StoreFull
+from shared.transitions import StaleState
 from tests import scenes
 from tests.admin_scene import live_through
 from tests.served import Served, reason
@@ -121,16 +125,12 @@ def test_what_cannot_go_out_is_said_before_a_byte_is_sent(
 ) -> None:
     served = sqlite_served
     place = served.scene.settings.data_dir / "spool"
-    for name, age_s in (
-        ("dead", 2 * spool.STALE_S),
-        ("alive", 60.0),
-    ):  # of whom?
-        (place / name).mkdir(parents=True)
-        (place / name / "file").write_bytes(b"1")
-        os.utime(place / name, (time.time() - age_s,) * 2)
-    assert reason(served.admin.get(OUT), 409) == "nothing"
-    assert in_spool(served) == [place / "alive"]
-    shutil.rmtree(place / "alive")
+    (place / "dead").mkdir(parents=True)
+    (place / "dead" / "file").write_bytes(b"1")
+    with spool.room(served.scene.settings) as alive:  # as another labeler's over the same volume
+        (place / "dead too").mkdir()
+        assert reason(served.admin.get(OUT), 409) == "nothing"
+        assert in_spool(served) == [alive]
     assert reason(served.admin.get(OUT.replace("shapes", "owls")), 404) == "unknown"
     assert reason(served.ann.get(OUT), 401) == "no_admin"
     served.scene.collect()
@@ -219,6 +219,73 @@ def test_what_does_not_come_in_leaves_nothing_behind(
     assert [one[0] for one in acts(served)] == ["exported"]
 
 
+def test_a_labeler_that_starts_clears_what_a_killed_one_left(sqlite_served: Served) -> None:
+    settings = sqlite_served.scene.settings
+    program = (
+        "import sys, time\nfrom services.labeler import spool\nfrom shared.settings import load_settings\n"
+        "with spool.room(load_settings(data_dir=sys.argv[1])) as place:\n"
+        "    (place / 'clip').write_bytes(b'1')\n    print(place, flush=True)\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(settings.data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        place = Path(other.stdout.readline().strip())
+        create_app(settings)
+        assert in_spool(sqlite_served) == [place], "what another labeler works on was taken from it"
+        os.kill(other.pid, signal.SIGKILL)
+    create_app(settings)
+    assert in_spool(sqlite_served) == []
+
+
+def test_clips_of_an_import_that_fails_are_removed(
+    sqlite_served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = sqlite_served
+    served.scene.collect()
+    lived(served)
+    good = served.admin.get(OUT, params={"form": "files"}).content
+    before = sorted(served.scene.store.list())
+    put, delete = FolderStore.put, FolderStore.delete
+    kept: list[str] = []
+
+    def imported() -> list[str]:
+        return sorted(set(served.scene.store.list()) - set(before))
+
+    def full_after_three(store: FolderStore, key: str, data: bytes) -> None:
+        if len(imported()) == 3:
+            raise StoreFull("no room for the fourth")
+        put(store, key, data)
+
+    def fails(error: Exception, status: int) -> None:
+        def create(*_: Any, **__: Any) -> Any:
+            kept[:] = imported()
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rounds, "create_experiment", create)
+            assert served.admin.post(IN, params={"name": "second"}, content=good).status_code == status
+        assert kept
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", full_after_three)
+        assert reason(served.admin.post(IN, params={"name": "second"}, content=good), 507) == "full"
+    assert imported() == []
+    fails(StaleState("the name was taken in the meantime"), 409)
+    assert imported() == []
+
+    def away(_: FolderStore, key: str) -> None:
+        raise StoreAway(f"no answer about {key}")
+
+    with monkeypatch.context() as patch:  # it is still the first trouble that is told
+        patch.setattr(FolderStore, "delete", away)
+        fails(StaleState("the name was taken in the meantime"), 409)
+    assert imported() == kept
+    for key in kept:
+        delete(served.scene.store, key)
+    fails(OperationalError("COMMIT", {}, Exception("gone"), connection_invalidated=True), 503)
+    assert imported() == kept, "perhaps the database took them"
+
+
 class Full(io.BytesIO):
     """A file on a full disk, where what could not be written is tried once more when it is closed."""
 
@@ -244,6 +311,14 @@ def test_the_command_line_is_noted_too(sqlite_served: Served, tmp_path: Path) ->
         answer = CliRunner().invoke(cli.app, [*words, *where], env=told)
         assert answer.exit_code == 0, (answer.output, answer.exception)
     first, second = acts(served)
+    with served.scene.database.write() as session:  # as one that is read-only says
+        session.execute(
+            text("CREATE TRIGGER no BEFORE INSERT ON admin_actions BEGIN SELECT RAISE(ABORT, 'shut'); END")
+        )
+    answer = CliRunner().invoke(cli.app, ["export", "shapes", str(tmp_path / "again"), *where], env=told)
+    assert isinstance(answer.exception, export.ExportError)  # of which main() makes a line and status 2
+    assert "takes no note: shut; nothing was written" in str(answer.exception)
+    assert not list(tmp_path.glob("again*"))
     detail = {"form": "files", "licence": "other", "folder": str(tmp_path / "out")}
     assert first == ("exported", "shapes", "the command line", detail)
     assert second == ("imported", "second", "the command line", {"labels_of": "shapes", "answers": 12})

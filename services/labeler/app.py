@@ -24,6 +24,7 @@ from services.labeler import (
     problems,
     security,
     sessions,
+    spool,
     status,
     teaching,
     transfer,
@@ -73,6 +74,7 @@ def readyz(service: Service) -> Health:
 def create_app(settings: Settings) -> FastAPI:
     """Return the service over `settings`; SettingsError if they would serve others without secrets."""
     check_safe(settings)
+    spool.clear(settings)
     database, kept = Database(settings.database_url), secrets(settings)
     still_good = partial(sessions.still_good, database, kept.admin_token)
     live = Live(news.look_with(database, settings.lease_s), still_good)

@@ -158,19 +158,21 @@ def _create(
             wanted = config.parse({**changed, "name": name})
             known_environments.check(wanted.env_id)
             _refuse_if_taken(service, name)
-            past = reuse.from_folder(place, wanted, service.store)
+            with (
+                reuse.from_folder(place, wanted, service.store) as past,
+                service.database.write() as session,
+            ):
+                origin = f"an import of {past.source}"
+                experiment, hints = rounds.create_experiment(session, wanted, audit.ACTOR, origin, past)
+                what = {
+                    "labels_of": past.source,
+                    "answers": len(past.answers),
+                    "changes": ", ".join(changes)[:500],
+                }
+                audit.note(session, request, "imported", name, **what)
+                answer = report.report(session, experiment)
         except reuse.ReuseError as error:  # of the files' places here nobody needs to know
             raise reuse.ReuseError(str(error).replace(f"{place}/", "")) from None
-        with service.database.write() as session:
-            origin = f"an import of {past.source}"
-            experiment, hints = rounds.create_experiment(session, wanted, audit.ACTOR, origin, past)
-            what = {
-                "labels_of": past.source,
-                "answers": len(past.answers),
-                "changes": ", ".join(changes)[:500],
-            }
-            audit.note(session, request, "imported", name, **what)
-            answer = report.report(session, experiment)
     service.broker.send(hints)
     log.info("%s begins with %s answers given in %s", name, len(past.answers), past.source)
     return answer
