@@ -75,11 +75,7 @@ def plain(url: str) -> str:
 
 def identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
     credentials = [{"accessKey": name, "secretKey": secret}]
-    return {
-        "name": name,
-        "credentials": credentials,
-        "actions": [f"{one}:lockstep/artifacts/*" for one in actions],
-    }
+    return {"name": name, "credentials": credentials, "actions": list(actions)}
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +105,15 @@ def installation(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         stack.enter_context(services.running(replace(launch, answers=answers)))
         launch, account = services.s3_in(
             stack.enter_context(services.folder_of("s3")),
-            identity("lockstep-labeler", (kept / "minio" / "labeler_secret").read_text(), "Read"),
-            identity("lockstep-worker", (kept / "minio" / "worker_secret").read_text(), "Read", "Write"),
-        )
+            identity(
+                "lockstep-labeler", (kept / "minio" / "labeler_secret").read_text(),
+                "Read:lockstep/artifacts/*", "Write:lockstep/artifacts/imported/*",
+            ),
+            identity(
+                "lockstep-worker", (kept / "minio" / "worker_secret").read_text(),
+                "Read:lockstep/artifacts/*", "Write:lockstep/artifacts/*",
+            ),
+        )  # fmt: skip
         stack.enter_context(services.running(launch))
         made = {}
         for service in SERVICES:
@@ -389,6 +391,18 @@ def test_the_store_is_read_by_the_labeler_and_added_to_by_workers(lived_in: Inst
         ):
             with pytest.raises(ClientError, match="AccessDenied"):
                 refused(**given)
+
+
+def test_the_labeler_adds_the_clips_of_imports_and_removes_them(lived_in: Installation) -> None:
+    store, key = lived_in.settings["labeler"].open_store(), "imported/of-a-test/0.npz"
+    store.put(key, b"1")
+    store.put(key, b"1")  # an answer that was lost, and asked for again
+    assert store.get(key) == b"1"
+    store.delete(key)
+    assert not store.exists(key)
+    for refused in ("experiments/of-another-test", "imported-not/0.npz"):
+        with pytest.raises(StoreError, match="refused"):
+            store.put(refused, b"1")
 
 
 def test_a_wrong_account_is_noticed_at_the_start(installation: Installation) -> None:
