@@ -22,7 +22,7 @@ CHANGES = ("labels.comparisons_first_round=4", "agent.final_steps=10000")
 
 
 def transfer() -> None:
-    """Export an experiment by the admin's API, and train a second one from its labels.
+    """Export an experiment by the admin's API and by command, and train a second one from its labels.
 
     This is what the labeler's volume `spool` and pyarrow in its image are for: it can write nowhere else.
     """
@@ -46,6 +46,8 @@ def transfer() -> None:
         opened(sent.content, given)
         left = stack.compose("exec", "-T", "labeler", "ls", "-A", "/data/spool").split()
         assert left == [], f"the spool was not cleared: {left}"
+        said = stack.lockstep("export", "cartpole", "/tmp/exported", "--format", "dataset")
+        assert said.strip() == "written: /tmp/exported", said
         stack.lockstep("teach", "second")
         second = stack.report("second")
     assert second["state"] == "finished", second["state"]
