@@ -122,15 +122,34 @@ def redis_in(folder: Path, *config: str) -> tuple[Launch, str]:
     return Launch(command, folder, answers), url
 
 
+# To this S3 server who may write may delete; MinIO tells the two apart by itself.
+NO_DELETING = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Deny",
+            "Principal": {"AWS": "arn:aws:iam::000000000000:user/lockstep-worker"},
+            "Action": ["s3:DeleteObject"],
+            "NotResource": ["arn:aws:s3:::lockstep/artifacts/*/checkpoint-*"],
+        }
+    ],
+}
+
+
+def identity(name: str, secret: str, *actions: str, user: str = "") -> dict[str, Any]:
+    """Return an account of the S3 server's that may do `actions`; `user` is what policies call it."""
+    credentials = [{"accessKey": name, "secretKey": secret}]
+    return {"name": user or name, "credentials": credentials, "actions": list(actions)}
+
+
 def s3_in(folder: Path, *more: dict[str, Any]) -> tuple[Launch, S3]:
     """Prepare SeaweedFS's S3 server in `folder`, with `more` identities besides the one that may do all."""
     port, *others = free_ports(8)
     ports = iter(others)
     account = S3(f"http://127.0.0.1:{port}", "lockstep-tests", "not-a-secret-anywhere")
-    credentials = {"accessKey": account.access_key, "secretKey": account.secret_key}
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    identity = {"name": "lockstep", "credentials": [credentials], "actions": actions}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity, *more]}))
+    actions = ("Admin", "Read", "Write", "List", "Tagging")
+    one = identity(account.access_key, account.secret_key, *actions, user="lockstep")
+    (folder / "s3.json").write_text(json.dumps({"identities": [one, *more]}))
     options = {
         "dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1",
         "master.port": next(ports), "master.port.grpc": next(ports), "master.volumeSizeLimitMB": 64,

@@ -40,18 +40,6 @@ PARTS = {
     "services.agent_trainer.worker": "worker",
     "services.reward_trainer.worker": "worker",
 }
-# To this S3 server who may write may delete; MinIO tells the two apart by itself.
-NO_DELETING = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Deny",
-            "Principal": {"AWS": "arn:aws:iam::000000000000:user/lockstep-worker"},
-            "Action": ["s3:DeleteObject"],
-            "NotResource": ["arn:aws:s3:::lockstep/artifacts/*/checkpoint-*"],
-        }
-    ],
-}
 
 
 # ------------------------------------------------------------------------ an installation
@@ -71,11 +59,6 @@ class Installation:
 
 def plain(url: str) -> str:
     return url.replace("postgresql+psycopg:", "postgresql:")
-
-
-def identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
-    credentials = [{"accessKey": name, "secretKey": secret}]
-    return {"name": name, "credentials": credentials, "actions": list(actions)}
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +88,11 @@ def installation(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         stack.enter_context(services.running(replace(launch, answers=answers)))
         launch, account = services.s3_in(
             stack.enter_context(services.folder_of("s3")),
-            identity(
+            services.identity(
                 "lockstep-labeler", (kept / "minio" / "labeler_secret").read_text(),
                 "Read:lockstep/artifacts/*", "Write:lockstep/artifacts/imported/*",
             ),
-            identity(
+            services.identity(
                 "lockstep-worker", (kept / "minio" / "worker_secret").read_text(),
                 "Read:lockstep/artifacts/*", "Write:lockstep/artifacts/*",
             ),
@@ -137,7 +120,7 @@ def installation(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         subprocess.run([sys.executable, "-m", "services.migrate"], check=True, env=environment)
         assert grants.grant(made["migrate"].database_url) == list(grants.ROLES)  # as often as one likes
         root = connect(account.endpoint, account.access_key, account.secret_key, "us-east-1")
-        root.put_bucket_policy(Bucket="lockstep", Policy=json.dumps(NO_DELETING))
+        root.put_bucket_policy(Bucket="lockstep", Policy=json.dumps(services.NO_DELETING))
         yield Installation(made, f"redis://log:{key}@{here}/0")
 
 
