@@ -37,6 +37,13 @@ from tests.test_reuse import content, order
 OUT, IN = "/api/admin/experiments/shapes/export", "/api/admin/import"
 
 
+def archive_of(served: Served) -> bytes:
+    """Let an experiment live, and return the export of it."""
+    served.scene.collect()
+    lived(served)
+    return served.admin.get(OUT, params={"form": "files"}).content
+
+
 def lived(served: Served) -> Served:
     """Have the first round labeled and trained."""
     live_through(served.scene, lambda: httpx.Client(base_url=served.url), 1)
@@ -175,9 +182,7 @@ def test_what_does_not_come_in_leaves_nothing_behind(
     sqlite_served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = sqlite_served
-    served.scene.collect()
-    lived(served)
-    good = served.admin.get(OUT, params={"form": "files"}).content
+    good = archive_of(served)
     files = files_of(good)
     assert len(good) < 1 << 20, "the sizes below are about a limit of one MiB"
     before = sorted(served.scene.store.list())
@@ -241,9 +246,7 @@ def test_clips_of_an_import_that_fails_are_removed(
     sqlite_served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = sqlite_served
-    served.scene.collect()
-    lived(served)
-    good = served.admin.get(OUT, params={"form": "files"}).content
+    good = archive_of(served)
     before = sorted(served.scene.store.list())
     put, delete = FolderStore.put, FolderStore.delete
     kept: list[str] = []
