@@ -38,6 +38,8 @@ from shared.jobs import (
 Progress = Callable[[float, dict[str, float]], None]
 Encode = Callable[[np.ndarray, float], bytes]  # frames [T, H, W, 3] uint8, frames a second -> MP4
 CHUNK = 64  # steps played between two looks at should_stop
+# Settings of `[agent]` that are about rounds and environments; all others are PPO's own.
+NOT_PPO = {"linger", "restart", "final_restart", "final_steps", "anneal", "checkpoint_steps"}
 VIDEO_FRAMES = 500  # at most, in a round's video
 VIDEO_FPS = 30.0  # at most; faster play is thinned out, which keeps its speed
 
@@ -152,8 +154,7 @@ def train_agent(
     anew = config.agent.restart or (last and config.agent.final_restart)
     agent = load_agent(config, store, None if anew else job.agent)
     model = load_reward_model(store, job.reward_model)
-    ours = {"linger", "restart", "final_restart", "final_steps", "anneal", "checkpoint_steps"}
-    settings = config.agent.model_dump(exclude=ours)
+    settings = config.agent.model_dump(exclude=NOT_PPO)
     if last and config.agent.final_steps:
         settings["total_steps"] = config.agent.final_steps
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
