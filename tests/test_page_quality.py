@@ -16,8 +16,8 @@ from tests.page_checks import (
     bytes_on_the_wire,
     found_on,
 )
-from tests.scenes import join
-from tests.test_label_page import Site, in_view, site, until
+from tests.scenes import free_ports, join
+from tests.test_label_page import Site, in_view, site, site_in, until
 from tests.test_waiting_page import live_through
 
 __all__ = ["site"]
@@ -41,6 +41,15 @@ def gate(tmp_path: Path, sqlite_template: Path) -> Iterator[Gate]:
     path = tmp_path / "gate.db"
     path.write_bytes(sqlite_template.read_bytes())
     yield from open_gate(tmp_path, f"sqlite:///{path}", log_level="ERROR")
+
+
+@pytest.fixture
+def patient_site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Site]:
+    """A site whose pairs suffice for two labelers, and stay theirs for as long as axe takes on a slow machine."""
+    (port,) = free_ports(1)
+    labels = {"comparisons_per_round": 8, "lease_s": 900.0}
+    with site_in(tmp_path, sqlite_template, browser, port, labels=labels) as one:
+        yield one
 
 
 def test_the_pages_at_the_door_are_for_everyone(gate: Gate, browser: Browser) -> None:
@@ -89,7 +98,8 @@ def test_every_page_is_for_everyone(site: Site) -> None:
     assert found == [], "\n".join(found)
 
 
-def test_every_view_of_the_label_page_is_for_everyone(site: Site) -> None:
+def test_every_view_of_the_label_page_is_for_everyone(patient_site: Site) -> None:
+    site = patient_site
     live_through(site, 2)
     scene = site.scene
     context = site.browser.new_context(bypass_csp=True)
