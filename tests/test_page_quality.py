@@ -45,7 +45,7 @@ def gate(tmp_path: Path, sqlite_template: Path) -> Iterator[Gate]:
 
 @pytest.fixture
 def patient_site(tmp_path: Path, sqlite_template: Path, browser: Browser) -> Iterator[Site]:
-    """A site whose pairs suffice for two labelers, and stay theirs for as long as axe takes on a slow machine."""
+    """A site with pairs enough for two, who keep them for as long as axe takes on a slow machine."""
     (port,) = free_ports(1)
     labels = {"comparisons_per_round": 8, "lease_s": 900.0}
     with site_in(tmp_path, sqlite_template, browser, port, labels=labels) as one:
