@@ -52,7 +52,7 @@ SCRIPT = [
     ("BEGIN", ";"),
     (sql.SET_UP, ";"),
     (sql.NEWEST_ROUND.pgbench, ";"),
-    (sql.LOCK_HELD.pgbench, ";"),
+    (sql.HELD.pgbench, ";"),
     (FOUND, "\\gset"),
     (sql.GRANT.pgbench, "\\aset"),
     ("COMMIT", ";"),

@@ -23,6 +23,7 @@ from shared.states import ExperimentState, RoundState
 
 LOOKS = 10  # for comparisons that nobody else takes at the same moment; then the labeler asks again
 NOBODY = 0  # no labeler's id
+FRESH = 2 / 3  # of a lease: with so much left it need not begin anew
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def claim(session: Session, experiment: str, labeler: Labeler, count: int, start
 
 
 def claim_all(session: Session, experiment: str, wishes: Sequence[Wish], start: int = 0) -> list[Handed]:
-    """Hand out to each what they wish for, what they hold already first; renews their leases.
+    """Hand out to each what they wish for, what they hold already first; renews leases that are a third over.
 
     Nobody is given a comparison that as many others hold or have answered as it wants labels. Looks from
     number `start` on, and at all of them if there are not enough. LabelError if there is no experiment of
@@ -92,7 +93,7 @@ def claim_all(session: Session, experiment: str, wishes: Sequence[Wish], start: 
     for turn in in_turns([wish.labeler.id for wish in wishes]):
         desk, those = _Desk(session, round_id, number, terms_of(config)), [wishes[place] for place in turn]
         if states == (ExperimentState.RUNNING, RoundState.LABELING):
-            _renew_held(desk, those)
+            _keep_held(desk, those)
             _spread(desk, those, start)
             for wish in those:
                 _look_for(desk, wish, start)
@@ -102,19 +103,28 @@ def claim_all(session: Session, experiment: str, wishes: Sequence[Wish], start: 
     return [handed[place] for place in range(len(wishes))]
 
 
-def _renew_held(desk: _Desk, wishes: list[Wish]) -> None:
-    """Begin anew the leases of what is held already, as far as it is wished for."""
+def _keep_held(desk: _Desk, wishes: list[Wish]) -> None:
+    """Let labelers have what they hold already, as far as they wish for it; renew what is a third over.
+
+    They ask after every answer. To renew each time what they hold would be most of what Postgres has to do.
+    """
     asked = [{"labeler": wish.labeler.id} for wish in wishes]
-    rows = run(desk.session, sql.LOCK_HELD, these=asked, round=desk.round_id)
-    first: dict[int, list[int]] = {wish.labeler.id: [] for wish in wishes}  # leases, in order of number
-    counts = {wish.labeler.id: wish.count for wish in wishes}
-    for labeler_id, lease_id, is_live, comparison_id, clip_ids in rows:
-        if is_live and len(first[labeler_id]) < counts[labeler_id]:
-            first[labeler_id].append(lease_id)
+    long_enough = FRESH * desk.terms.lease_s
+    rows = run(desk.session, sql.HELD, lease_s=long_enough, these=asked, round=desk.round_id)
+    wished = {wish.labeler.id: wish.count for wish in wishes}
+    kept, old = [], []
+    for labeler_id, lease_id, is_live, is_fresh, comparison_id, clip_ids, shown, expires_at in rows:
+        if is_live and wished[labeler_id] > 0:
+            wished[labeler_id] -= 1
             desk.clips[comparison_id] = to_list(clip_ids)
-    these = [{"lease": lease_id} for leases in first.values() for lease_id in leases]
-    if these:  # what another window took since then stays with that window: no row comes back
-        _note(desk, run(desk.session, sql.RENEW, lease_s=desk.terms.lease_s, these=these))
+            if is_fresh:
+                kept.append((comparison_id, labeler_id, shown, expires_at))
+            else:
+                old.append({"lease": lease_id})
+    if old:  # what another window took since then stays with that window: no row comes back
+        run(desk.session, sql.LOCK_HELD, these=old)
+        kept += run(desk.session, sql.RENEW, lease_s=desk.terms.lease_s, these=old)
+    _note(desk, kept)
 
 
 def _spread(desk: _Desk, wishes: list[Wish], start: int) -> None:

@@ -109,13 +109,21 @@ FROM experiments e JOIN rounds r ON r.experiment_id = e.id
 WHERE e.name = :name ORDER BY r.number DESC LIMIT 1 [[FOR SHARE OF r]]
 """)
 
-# Lock what labelers hold. We look at the clock afterwards (RENEW), or what is renewed might just have been
-# given to somebody else.
-LOCK_HELD = Statement("""
-SELECT l.labeler_id, l.id, l.expires_at > {now}, c.id, c.clip_ids
+# What labelers hold, whether it has not run out, and whether that is so for long enough ({until}).
+# Both conditions ask for more than they say, so that Postgres cannot begin with all that anybody holds, nor
+# with the whole round.
+HELD = Statement("""
+SELECT l.labeler_id, l.id, l.expires_at > {now}, l.expires_at > {until}, c.id, c.clip_ids, l.shown,
+    l.expires_at
 FROM {these: labeler} JOIN leases l ON l.labeler_id = t.labeler JOIN comparisons c ON c.id = l.comparison_id
-WHERE l.state = 'held' AND c.round_id = :round
-ORDER BY c.number + 0 [[FOR NO KEY UPDATE OF c]]
+WHERE l.state = CASE WHEN t.labeler > 0 THEN 'held' END AND c.round_id + 0 = :round
+ORDER BY c.number + 0
+""")
+# Lock what is to be renewed. We look at the clock afterwards (RENEW), or it might just have been given to
+# somebody else.
+LOCK_HELD = Statement("""
+SELECT c.id FROM {these: lease} JOIN leases l ON l.id = t.lease JOIN comparisons c ON c.id = l.comparison_id
+ORDER BY c.id + 0 [[FOR NO KEY UPDATE OF c]]
 """)
 RENEW = Statement("""
 UPDATE leases SET expires_at = {until}

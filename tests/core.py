@@ -199,6 +199,14 @@ def run_out_of_lease(database: Database, comparison_id: int, labeler: Labeler) -
         session.execute(update(Lease).where(mine).values(expires_at=past))
 
 
+def age_lease(database: Database, comparison_id: int, labeler: Labeler, by: timedelta) -> None:
+    """Let a labeler's hold on a comparison be so much older."""
+    with database.write() as session:
+        mine = (Lease.comparison_id == comparison_id) & (Lease.labeler_id == labeler.id)
+        lease = session.scalars(select(Lease).where(mine)).one()
+        lease.claimed_at, lease.expires_at = lease.claimed_at - by, lease.expires_at - by
+
+
 def events(database: Database, experiment_id: int) -> list[Event]:
     with database.read() as session:
         query = select(Event).where(Event.experiment_id == experiment_id).order_by(Event.id)

@@ -65,13 +65,16 @@ def test_two_labelers_never_hold_the_same_comparison(database: Database) -> None
     assert len(set(of_ada[0].clip_ids)) == 2
 
 
-def test_asking_again_gives_what_is_held_and_renews_it(database: Database) -> None:
+def test_asking_again_gives_what_is_held_and_renews_what_is_a_third_over(database: Database) -> None:
     experiment_id, _ = core.to_labeling(database)
     ada = core.create_labeler(database, "ada")
     first = core.take(database, experiment_id, ada, 2)
+    for one, age_s in zip(first, (35, 45), strict=True):  # of the default lease, 120 s
+        core.age_lease(database, one.comparison_id, ada, timedelta(seconds=age_s))
     again = core.take(database, experiment_id, ada, 3)
     assert [one.clip_ids for one in again[:2]] == [one.clip_ids for one in first]
-    assert again[0].expires_at > first[0].expires_at
+    assert again[0].expires_at == first[0].expires_at - timedelta(seconds=35)
+    assert again[1].expires_at > first[1].expires_at
     assert len(core.take(database, experiment_id, ada, 1)) == 1
 
 

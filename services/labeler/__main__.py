@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from services.labeler.app import create_app
 from services.labeler.live import Live
+from services.labeler.quick import Quick
 from shared import logs
 from shared.settings import Settings, load_settings
 
@@ -31,7 +32,7 @@ class Server(uvicorn.Server):
 def configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn is to serve `app`."""
     return uvicorn.Config(
-        app,
+        Quick(app, settings),
         host=settings.host,
         port=settings.port,
         log_config=None,  # its lines go the way of ours

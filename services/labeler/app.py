@@ -96,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its own page, without scripts from elsewhere, is in pages.py
         redoc_url=None,
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are at /metrics
     )
     app.state.context = Context(
         settings=settings,

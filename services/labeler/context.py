@@ -135,7 +135,8 @@ def is_teacher(request: Request, context: Context) -> bool:
     return False
 
 
-async def _labeler(request: Request) -> Labeler:
+async def current_labeler(request: Request) -> Labeler:
+    """Return who is asking; a problem 401 if that is nobody."""
     context = await _context(request)  # not a dependency of this one too: it is resolved for every answer
     shown = shown_by(request)
     labeler = context.labelers.get(shown) if shown else None
@@ -186,7 +187,7 @@ def _visitor_shown(request: Request, context: Service) -> frozenset[sessions.Sho
 
 AdminShown = Annotated[frozenset[sessions.Shown] | None, Depends(_admin_shown)]
 VisitorShown = Annotated[frozenset[sessions.Shown] | None, Depends(_visitor_shown)]
-CurrentLabeler = Annotated[Labeler, Depends(_labeler)]
+CurrentLabeler = Annotated[Labeler, Depends(current_labeler)]
 RequireVisitor = Depends(_visitor)
 RequireAdmin = Depends(_admin)
 RequireTeacher = Depends(_teacher)

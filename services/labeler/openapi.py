@@ -71,7 +71,7 @@ MORE: dict[str, tuple[int, ...]] = {
     "POST /api/admin/import": (400, 409),
 }
 DOORS: dict[Any, tuple[int, ...]] = {
-    context._labeler: (401,),
+    context.current_labeler: (401,),
     context._visitor: (401, 429),
     context._admin: (401, 429),
     context._teacher: (401, 429),
@@ -79,7 +79,7 @@ DOORS: dict[Any, tuple[int, ...]] = {
 }
 # Who has to be known where, by what they show.
 KEYS: dict[Any, str] = {
-    context._labeler: "labeler",
+    context.current_labeler: "labeler",
     context._visitor: "labeler",
     context._admin: "admin",
     context._teacher: "teacher",

@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.labeler.problems import document
@@ -31,6 +31,19 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def _raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+OF_PARTS = _raw(HEADERS | {"Cache-Control": "no-store"})
+OF_DOCUMENTS = OF_PARTS + _raw(DOCUMENT_HEADERS)
+
+
+def headers_of(kind: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that answers of a content type have unless they say otherwise, as ASGI has them."""
+    return OF_PARTS if kind.startswith((b"text/css", b"text/javascript")) else OF_DOCUMENTS
 
 
 def new_token() -> str:
@@ -84,15 +97,13 @@ def shield(app: ASGIApp, settings: Settings) -> ASGIApp:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answer = MutableHeaders(scope=message)
-                part = answer.get("content-type", "").startswith(("text/css", "text/javascript"))
-                for name, value in (HEADERS if part else HEADERS | DOCUMENT_HEADERS).items():
-                    answer[name] = value
-                answer.setdefault("Cache-Control", "no-store")
+                said = dict(message["headers"])
+                added = headers_of(said.get(b"content-type", b""))
+                message["headers"] = [*message["headers"], *(one for one in added if one[0] not in said)]
             await send(message)
 
         most = settings.import_mib << 20 if (scope["method"], scope["path"]) == IMPORT else MAX_BODY
-        refused = _refusal(scope["method"], headers, settings, most)
+        refused = refusal(scope["method"], headers, settings, most)
         if refused:
             await document(*refused)(scope, receive, send_with_headers)
         else:
@@ -101,7 +112,8 @@ def shield(app: ASGIApp, settings: Settings) -> ASGIApp:
     return shielded
 
 
-def _refusal(method: str, headers: Headers, settings: Settings, most: int) -> tuple[int, str, str] | None:
+def refusal(method: str, headers: Headers, settings: Settings, most: int) -> tuple[int, str, str] | None:
+    """Return why a request is refused before it is looked at, as a problem's parts; None if it is not."""
     host = headers.get("host", "")
     if not is_allowed_host(host, settings):
         detail = f"this server does not go by the name {host[:100]!r}; LOCKSTEP_ALLOWED_HOSTS can allow it"
