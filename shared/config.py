@@ -47,6 +47,9 @@ class SegmentsConfig(Section):
         le=1,
         description="share of random actions in the last of them, rising evenly from none in the first",
     )
+    noise_steps: int = Field(
+        1, ge=1, le=1000, description="steps for which such an action is kept up, so that it leads somewhere"
+    )
     choice: Literal["uniform", "disagreement", "difference"] = Field(
         "uniform",
         description="how comparisons are chosen: at random, where the reward ensemble disagrees most, or "

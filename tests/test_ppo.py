@@ -118,15 +118,6 @@ def test_log_probabilities_are_those_of_the_actions_drawn() -> None:
     assert share == pytest.approx(agent.log_policy(data.observations).exp()[..., 1].mean().item(), abs=0.03)
 
 
-def test_noise_mixes_the_policy_with_chance() -> None:
-    agent, player = ppo.Agent([2], 2, seed=5), ppo.Player(vector(Corridor, 4), seed=1)
-    with torch.no_grad():
-        agent.policy[-1].bias.copy_(torch.tensor([0.0, 30.0]))  # type: ignore[union-attr]
-    data = ppo.rollout(agent, player, 500, noise=torch.tensor([0.0, 0.2, 0.5, 1.0]))
-    right = (data.actions == 1).float().mean(0)
-    torch.testing.assert_close(right, torch.tensor([1.0, 0.9, 0.75, 0.5]), atol=0.06, rtol=0)
-
-
 def test_other_reset_modes_are_refused() -> None:
     envs = SyncVectorEnv([Corridor], autoreset_mode=AutoresetMode.NEXT_STEP)
     with pytest.raises(ValueError, match="SAME_STEP"):

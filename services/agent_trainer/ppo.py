@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # [B, *O], [B], [B, *O] -> [B]
+Stray = Callable[[Tensor], Tensor]  # a policy's log-probabilities [N, A] -> what is drawn from instead
 Progress = Callable[[float, dict[str, float]], None]  # fraction done, newest metrics
 
 
@@ -192,18 +193,16 @@ class Player:
 
 @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]  # casts weights once, not each step
 @torch.no_grad()
-def rollout(agent: Agent, player: Player, steps: int, noise: Tensor | None = None) -> Rollout:
+def rollout(agent: Agent, player: Player, steps: int, stray: Stray = lambda policy: policy) -> Rollout:
     """Play `steps` in each environment with actions drawn from the policy.
 
-    `noise` [N] mixes the policy of each environment with blind chance: the share of steps left to it. What an
-    episode ends with comes as `final_obs`, for the observation returned is the next one's first (SAME_STEP).
+    What an episode ends with comes as `final_obs`, for the observation returned is the next one's first
+    (SAME_STEP).
     """
     sights, finals, rows = [tensor(player.observations)], list[np.ndarray](), list[tuple[Tensor, ...]]()
     device = agent.mean.device  # the network may be elsewhere; what was played stays in main memory
     for _ in range(steps):
-        log_policy = agent.log_policy(sights[-1].to(device)).cpu()  # [N, A]
-        if noise is not None:
-            log_policy = log_policy.exp().lerp(torch.tensor(1 / log_policy.shape[-1]), noise[:, None]).log()
+        log_policy = stray(agent.log_policy(sights[-1].to(device)).cpu())  # [N, A]
         gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
         actions = (log_policy - gumbel.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
         log_probs = log_policy.gather(-1, actions[:, None]).squeeze(-1)

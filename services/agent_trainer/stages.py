@@ -15,6 +15,7 @@ from services.agent_trainer import atari, envs, ppo
 from services.agent_trainer.choosing import choose
 from services.agent_trainer.clips import encode_mp4, pack_npz, unpack_npz
 from services.agent_trainer.play import Play, whole
+from services.agent_trainer.straying import Straying
 from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
 from services.torch_setup import device, set_threads
@@ -65,11 +66,12 @@ def collect(
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
     noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
+    stray = Straying(noise, config.segments.noise_steps, torch.Generator().manual_seed(seed))
 
     def rollouts() -> Iterator[ppo.Rollout]:
         for done in range(0, steps, CHUNK):
             stop_if(should_stop)
-            yield ppo.rollout(agent, player, min(CHUNK, steps - done), noise)
+            yield ppo.rollout(agent, player, min(CHUNK, steps - done), stray)
             on_progress(0.5 * (done + 1) / steps, {})
 
     play = whole(rollouts())
