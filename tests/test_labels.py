@@ -67,8 +67,7 @@ def test_two_labelers_never_hold_the_same_comparison(database: Database) -> None
 
 def test_asking_again_gives_what_is_held_and_renews_what_is_a_third_over(database: Database) -> None:
     experiment_id, _ = core.to_labeling(database)
-    ada = core.create_labeler(database, "ada")
-    first = core.take(database, experiment_id, ada, 2)
+    first = core.take(database, experiment_id, ada := core.create_labeler(database, "ada"), 2)
     for one, age_s in zip(first, (35, 45), strict=True):  # of the default lease, 120 s
         core.age_lease(database, one.comparison_id, ada, timedelta(seconds=age_s))
     again = core.take(database, experiment_id, ada, 3)
