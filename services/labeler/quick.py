@@ -89,13 +89,14 @@ class Quick:
             body = await request.body()
         except ClientDisconnect:
             return None  # nobody is there to be told
-        background = BackgroundTasks()
         try:
             form = call.form.model_validate_json(body)
-            labeler = await current_labeler(request)
-            outcome = await call.answer(self.app.state.context, named, form, labeler, background)
         except ValidationError:
             return await self.app(scope, _once_more(body, receive), send)
+        background = BackgroundTasks()
+        try:
+            labeler = await current_labeler(request)
+            outcome = await call.answer(self.app.state.context, named, form, labeler, background)
         except Exception as error:
             return await self.app({**scope, FAILED: error}, _once_more(body, receive), send)
         told = outcome.__pydantic_serializer__.to_json(outcome)
