@@ -5,6 +5,8 @@ between. So a step is judged by where Mario is: the girder he has climbed to, an
 ladder up from it. The score breaks ties.
 """
 
+from functools import cache, lru_cache
+
 import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
 
@@ -31,11 +33,7 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
     """
     if settings.sticky_actions:
         raise ValueError("Donkey Kong's teacher needs atari.sticky_actions = 0")
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-    console = ALEInterface()
-    console.setFloat("repeat_action_probability", 0.0)
-    console.loadROM(roms.get_rom_path("donkey_kong") or "")
-    games = atari.make_games("donkey_kong", 1, settings)
+    console, games = _console(), _games(settings)
     legal = console.getMinimalActionSet()
 
     def begin(frames: int) -> None:
@@ -55,8 +53,21 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
         seen[step] = console.getRAM()
         if terminated[0] or truncated[0]:
             begin(int(info["episode_frame_number"][0]))
-    games.close()
     return seen
+
+
+@cache  # kept, as the games are: to make both takes as long as some hundred steps
+def _console() -> ALEInterface:
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    console = ALEInterface()
+    console.setFloat("repeat_action_probability", 0.0)
+    console.loadROM(roms.get_rom_path("donkey_kong") or "")
+    return console
+
+
+@lru_cache(maxsize=1)
+def _games(settings: atari.Settings) -> atari.Game:
+    return atari.make_games("donkey_kong", 1, settings)
 
 
 def height(seen: np.ndarray) -> int:
