@@ -12,16 +12,15 @@ url = context.config.get_main_option("sqlalchemy.url")
 if url is None:
     raise SystemExit("Alembic needs sqlalchemy.url: call shared.database.migrate instead")
 database = Database(url)
-with database.engine.connect() as connection:
+# Several services may start at once. SQLite's write lock lets one of them in, on Postgres ours does. It is
+# all one transaction: Alembic would end SQLite's after each migration, and let the next in half-way.
+with database.engine.begin() as connection:
+    if not database.is_sqlite:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         render_as_batch=True,  # SQLite changes a table by copying it
     )
-    with context.begin_transaction():
-        # Several services may start at once. SQLite's write lock lets one of them in; on Postgres this does.
-        if not database.is_sqlite:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
-        context.run_migrations()
-    connection.commit()
+    context.run_migrations()
 database.close()
