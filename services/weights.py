@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import nn
 
 from services.agent_trainer import ppo
 from services.reward_trainer import reward_model
 
 Model = TypeVar("Model", bound=nn.Module)
-LATER = {"spread": torch.zeros(())}  # what older files do not have, as it is before any training
+LATER = {"spread", "familiar"}  # what older files do not have: it is as before any training
 
 
 def save_agent(agent: ppo.Agent) -> bytes:
@@ -59,8 +58,8 @@ def _load(data: bytes, kind: str, build: Callable[[dict[str, Any]], Model]) -> M
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         model = build(json.loads(header["__metadata__"][kind]))
-        missing = model.state_dict().keys() - tensors.keys()
-        model.load_state_dict(tensors | {name: LATER[name] for name in missing})
+        fresh = {name: tensor for name, tensor in model.state_dict().items() if name in LATER}
+        model.load_state_dict(fresh | tensors)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"this file holds no {kind} that Lockstep wrote: {error}") from error
     return model

@@ -50,10 +50,11 @@ class SegmentsConfig(Section):
     noise_steps: int = Field(
         1, ge=1, le=1000, description="steps for which such an action is kept up, so that it leads somewhere"
     )
-    choice: Literal["uniform", "disagreement", "difference"] = Field(
+    choice: Literal["uniform", "disagreement", "difference", "novelty"] = Field(
         "uniform",
-        description="how comparisons are chosen: at random, where the reward ensemble disagrees most, or "
-        "where it sees the largest difference, so that fewer are ties",
+        description="how comparisons are chosen: at random, where the reward ensemble disagrees most, "
+        "where it sees the largest difference, so that fewer are ties, or where a clip is least like those "
+        "that were labeled before",
     )
     chosen: float = Field(
         1.0, ge=0, le=1, description="share of the comparisons that are chosen so; the others are random"

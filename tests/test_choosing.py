@@ -53,7 +53,7 @@ def preferred(play: Play, model: RewardModel, pairs: list[list[choosing.Segment]
 def test_sums_over_segments_are_those_of_their_steps(play: Play, model: RewardModel) -> None:
     starts = choosing.whole_segments(play, LENGTH)
     assert len(starts) == (STEPS - LENGTH + 1) * ENVS - (LENGTH - 1)  # none over the episode's end
-    sums = choosing.clip_sums(play, model, starts, LENGTH)
+    sums = choosing.clip_sums(play, model.predict, starts, LENGTH)
     pairs = [
         [choosing.Segment(int(env), int(start)) for start, env in starts[[i, i + 7]]] for i in (0, 100, 300)
     ]

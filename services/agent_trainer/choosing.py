@@ -1,11 +1,13 @@
 """Which segments of a play are compared: drawn at random, or chosen by what the reward ensemble predicts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from services.agent_trainer.play import Play
+from services.reward_trainer.novelty import novelty
 from services.reward_trainer.reward_model import RewardModel
 from shared.config import ExperimentConfig
 
@@ -39,7 +41,12 @@ def choose(
         rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // k * k])
     together = torch.cat(rows)[: k * wanted].view(wanted, k)
     if model and asked:
-        worth = worth_asking(clip_sums(play, model, starts, length)[:, together], config.segments.choice)
+        if config.segments.choice == "novelty":
+            novel = clip_sums(play, lambda sights: novelty(model, sights)[None], starts, length)[0]
+            worth = novel[together].amax(-1)  # the others of a comparison are what it is held against
+        else:
+            sums = clip_sums(play, model.predict, starts, length)
+            worth = worth_asking(sums[:, together], config.segments.choice)
         best = apart(worth, starts[together], length, play, round(count * config.segments.chosen))
         others = torch.ones(wanted, dtype=torch.bool).index_fill(0, best, value=False).nonzero().squeeze(1)
         mixed = torch.cat([best, others[: count - len(best)]])  # and the labeler cannot tell them apart
@@ -55,10 +62,10 @@ def whole_segments(play: Play, length: int) -> Tensor:
     return whole.nonzero()
 
 
-def clip_sums(play: Play, model: RewardModel, starts: Tensor, length: int) -> Tensor:
-    """Return each member's sum of rewards [M, n] over the segments that begin at `starts` [n, 2]."""
+def clip_sums(play: Play, of: Callable[[Tensor], Tensor], starts: Tensor, length: int) -> Tensor:
+    """Return the sums [M, n] of what `of` makes [M, ...] of sights, over the segments at `starts` [n, 2]."""
     # Each step is looked at once, however many segments it lies in; some at a time, for frames are large.
-    steps = [model.predict(play.sights[after]).cpu() for after in torch.split(play.after, 64)]  # [M, t, N]
+    steps = [of(play.sights[after]).cpu() for after in torch.split(play.after, 64)]  # [M, t, N]
     total = torch.cat(steps, 1).double().cumsum(1)
     total = torch.cat([torch.zeros_like(total[:, :1]), total], 1)  # [M, T + 1, N]
     sums = total[:, length:] - total[:, :-length]

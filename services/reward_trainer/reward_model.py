@@ -2,9 +2,8 @@
 
     python -m services.reward_trainer.reward_model      # learns a hidden taste from 60 made-up preferences
 
-A member gives every step a reward r(s′) from the step's next observation; a clip is worth its sum. How
-probable an ordering of K clips is follows Plackett and Luce; for K = 2 this is the Bradley-Terry model, the
-logistic function of the difference of the two sums. Equations and sources: docs/reward_model.md.
+A member gives every step a reward r(s′) from the step's next observation; a clip is worth its sum. Clips are
+ordered as by Plackett and Luce (two: Bradley and Terry). Equations and sources: docs/reward_model.md.
 """
 
 import math
@@ -88,10 +87,10 @@ class RewardModel(nn.Module):
         self.measured = nn.Buffer(torch.zeros(()))  # whether these two are, see train()
         self.shift = nn.Buffer(torch.zeros(args.members, 1))  # of each member's predictions
         self.scale = nn.Buffer(torch.ones(args.members, 1))
+        self.familiar = nn.Buffer(torch.zeros(args.members, args.hidden, args.hidden))  # see novelty.py
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return each member's prediction [M, ...], as it was learned, for observations [..., *O]."""
-        leading = observations.shape[: -len(self.shape)]
+    def features(self, observations: Tensor) -> Tensor:
+        """Return each member's last hidden layer [M, n, H] for n observations [..., *O]."""
         x = observations.flatten(0, -len(self.shape) - 1).to(self.mean.device)
         x = ((x - self.mean) / self.deviation).clamp(-10, 10)  # [n, *O]
         if self.eyes is not None:
@@ -99,15 +98,19 @@ class RewardModel(nn.Module):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.args.bfloat16):
                 x = self.eyes(x).float().reshape(len(x), self.args.members, -1).transpose(0, 1)
         x = x.expand(self.args.members, -1, -1)  # [M, n, features]
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x if layer == 0 else x.tanh_(), weight)
-        return x.view(-1, *leading)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = torch.baddbmm(bias, x, weight).tanh_()
+        return x
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return each member's prediction [M, ...], as it was learned, for observations [..., *O]."""
+        x = torch.baddbmm(self.biases[-1], self.features(observations), self.weights[-1])  # [M, n, 1]
+        return x.view(-1, *observations.shape[: -len(self.shape)])
 
     @torch.no_grad()
     def predict(self, observations: Tensor) -> Tensor:
         """Return what `forward` does, a bounded number of the leading rows at a time."""
-        size, each = self.mean.numel(), observations[0].numel() // self.mean.numel()
-        rows = max(1, min(8192, (1 << 24) // size) // max(1, each))  # frames are large
+        rows = max(1, min(8192 * self.mean.numel(), 1 << 24) // max(1, observations[0].numel()))
         return torch.cat([self(part) for part in torch.split(observations, rows)], dim=1)
 
     @torch.no_grad()
@@ -176,16 +179,15 @@ def train(
         deviation = seen.std(0, correction=0).clamp(min=8 if model.eyes else 0)
         model.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))
         model.measured.fill_(1)
-    draw = torch.Generator().manual_seed(args.seed)
+    draw, size = torch.Generator().manual_seed(args.seed), args.batch_size or len(ranks)
     drawn = torch.randint(len(ranks), (args.members, len(ranks)), generator=draw)
     times = torch.zeros(args.members, len(ranks)).scatter_add_(1, drawn, torch.ones(drawn.shape))  # [M, B]
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
     for epoch in resumable(range(args.epochs), model, optimizer, draw):
         if should_stop():
             break
-        whole = args.batch_size is None or args.batch_size >= len(ranks)
-        order = torch.arange(len(ranks)) if whole else torch.randperm(len(ranks), generator=draw)
-        for index in torch.split(order, args.batch_size or len(ranks)):
+        order = torch.randperm(len(ranks), generator=draw) if size < len(ranks) else torch.arange(len(ranks))
+        for index in torch.split(order, size):
             sums = model(data.observations[kept[index]]).sum(-1)  # [M, b, K]
             entropy = loss(sums, ranks[index].to(device), args.error_rate, args.smooth)  # [M, b]
             objective = (entropy * times[:, index].to(device)).mean(1).sum()  # each member learns as if alone
@@ -218,10 +220,9 @@ def evaluate(sums: Tensor, ranks: Tensor, error_rate: float) -> dict[str, float]
     if ordered.any():
         right = probable[ordered]  # [n]: what each preferred clip was given
         metrics["accuracy"] = ((right > 0.5).float() + 0.5 * (right == 0.5).float()).mean().item()
-        given = torch.cat([right, 1 - right])  # both views of each pair, so that all of [0, 1] is covered
-        outcome = torch.cat([torch.ones_like(right), torch.zeros_like(right)])
-        gaps = torch.zeros(5).scatter_add_(0, (given * 5).long().clamp(max=4), given - outcome)
-        metrics["calibration"] = (gaps.abs().sum() / len(given)).item()
+        bins = (torch.cat([right, 1 - right]) * 5).long().clamp(max=4)  # each pair seen from both sides
+        gaps = torch.zeros(5).scatter_add_(0, bins, torch.cat([right - 1, 1 - right]))
+        metrics["calibration"] = (gaps.abs().sum() / len(bins)).item()
     return metrics
 
 

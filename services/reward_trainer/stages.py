@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from services import weights
 from services.agent_trainer.clips import unpack_npz
 from services.checkpoints import Checkpoints, Tell
-from services.reward_trainer import reward_model
+from services.reward_trainer import novelty, reward_model
 from services.torch_setup import device, set_threads
 from shared import config as configuration
 from shared import memory
@@ -83,6 +83,8 @@ def train_reward(
         learned = reward_model.train(model, data, tell, should_stop, epochs)
         if should_stop():
             raise StageStopped
+        if config.segments.choice == "novelty":
+            novelty.measure(model, data.observations)
         learned[memory.METRIC] = memory.peak_mib()
         log(1.0, learned)
     # What was trained on goes into the record, so that it can be held against what was frozen.
