@@ -25,6 +25,11 @@ def clips_near(x: float, count: int = 20) -> torch.Tensor:
     return torch.tensor([x, 0.0]) + 0.3 * noise
 
 
+def novel(model: RewardModel, observations: torch.Tensor) -> torch.Tensor:
+    """Return the members' mean [...]."""
+    return novelty.novelty(model, observations).mean(0)
+
+
 @pytest.fixture
 def model() -> RewardModel:
     """One that has learned from clips around the origin that further right is better."""
@@ -42,32 +47,32 @@ def test_it_is_the_variance_of_a_linear_model_on_the_last_layer(model: RewardMod
         ridge = novelty.RIDGE * known.var(0, correction=0).mean()
         inverse = torch.linalg.inv(known.T @ known / len(known) + ridge * torch.eye(16))
         total += torch.stack([(phi @ inverse @ phi / 16) ** 0.5 for phi in new]).view(3, 2, 10) / 3
-    assert torch.allclose(novelty.novelty(model, asked), total, rtol=1e-3)
+    assert torch.allclose(novel(model, asked), total, rtol=1e-3)
 
 
 def test_what_was_labeled_is_familiar_and_what_was_not_is_novel(model: RewardModel) -> None:
-    found = {x: novelty.novelty(model, clips_near(x)) for x in (0.0, 2.0, -2.0)}
+    found = {x: novel(model, clips_near(x)) for x in (0.0, 2.0, -2.0)}
     assert (found[0.0] < 1).float().mean() > 0.7
     assert min(found[2.0].median(), found[-2.0].median()) > 2 * found[0.0].median()
     both = torch.cat([clips_near(0), clips_near(2)])
     novelty.measure(model, both)
-    assert novelty.novelty(model, clips_near(2)).median() < 0.5 * found[2.0].median()
+    assert novel(model, clips_near(2)).median() < 0.5 * found[2.0].median()
 
 
 def test_clips_of_a_single_sight_are_measured_too(model: RewardModel) -> None:
     novelty.measure(model, torch.zeros(1, 2, 1, 2))
-    assert novelty.novelty(model, clips_near(1)).isfinite().all()
+    assert novel(model, clips_near(1)).isfinite().all()
 
 
 def test_it_is_kept_with_the_weights_and_older_files_have_none(model: RewardModel) -> None:
     data, x = weights.save_reward_model(model), clips_near(1)
-    assert torch.equal(novelty.novelty(weights.load_reward_model(data), x), novelty.novelty(model, x))
+    assert torch.equal(novel(weights.load_reward_model(data), x), novel(model, x))
     tensors = safetensors.torch.load(data)
     del tensors["familiar"]
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     old = weights.load_reward_model(safetensors.torch.save(tensors, header))
     assert torch.equal(old(x), model(x))
-    assert not novelty.novelty(old, x).any()
+    assert not novel(old, x).any()
 
 
 def test_the_stages_ask_about_what_is_novel() -> None:
@@ -88,7 +93,7 @@ def test_the_stages_ask_about_what_is_novel() -> None:
         )
         found = collect(again, store, silent, go_on, encode=None)
         seen = [clips.unpack_npz(store.get(clip.npz.key))[0][1:] for clip in found.clips]
-        novel = novelty.novelty(model, torch.from_numpy(np.array(seen))).mean(-1)
-        return float(novel[torch.tensor([one.clips for one in found.comparisons])].amax(-1).mean())
+        of_clips = novel(model, torch.from_numpy(np.array(seen))).mean(-1)
+        return float(of_clips[torch.tensor([one.clips for one in found.comparisons])].amax(-1).mean())
 
     assert of("novelty") > 1.2 * max(of("uniform"), of("disagreement"))

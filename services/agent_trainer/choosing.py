@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,12 +42,9 @@ def choose(
         rows.append(torch.randperm(len(starts), generator=draw)[: len(starts) // k * k])
     together = torch.cat(rows)[: k * wanted].view(wanted, k)
     if model and asked:
-        if config.segments.choice == "novelty":
-            novel = clip_sums(play, lambda sights: novelty(model, sights)[None], starts, length)[0]
-            worth = novel[together].amax(-1)  # the others of a comparison are what it is held against
-        else:
-            sums = clip_sums(play, model.predict, starts, length)
-            worth = worth_asking(sums[:, together], config.segments.choice)
+        novel = config.segments.choice == "novelty"
+        of = partial(novelty, model) if novel else model.predict
+        worth = worth_asking(clip_sums(play, of, starts, length)[:, together], config.segments.choice)
         best = apart(worth, starts[together], length, play, round(count * config.segments.chosen))
         others = torch.ones(wanted, dtype=torch.bool).index_fill(0, best, value=False).nonzero().squeeze(1)
         mixed = torch.cat([best, others[: count - len(best)]])  # and the labeler cannot tell them apart
@@ -75,10 +73,13 @@ def clip_sums(play: Play, of: Callable[[Tensor], Tensor], starts: Tensor, length
 def worth_asking(sums: Tensor, choice: str) -> Tensor:
     """Return how much is expected of asking for comparisons [n] with the members' sums [M, n, K].
 
-    Of every two clips of a comparison the model knows how probable it is that one is preferred. By
-    `disagreement` counts how much that differs among the members, by `difference` how far their mean is from
-    a half, where a tie is likely; on average over the pairs of clips.
+    By `novelty`, of which they are sums then, counts the most novel clip: the others are what it is held
+    against. Else they are of rewards, and of every two clips the model knows how probable it is that one is
+    preferred. By `disagreement` counts how much that differs among the members, by `difference` how far their
+    mean is from a half, where a tie is likely; on average over the pairs of clips.
     """
+    if choice == "novelty":
+        return sums.mean(0).amax(-1)
     one, other = torch.combinations(torch.arange(sums.shape[-1])).T
     preferred = (sums[..., one] - sums[..., other]).sigmoid()  # [M, n, pairs of clips]
     if choice == "disagreement":

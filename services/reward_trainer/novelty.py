@@ -18,22 +18,22 @@ RIDGE = 0.01  # λ, in units of the features' mean variance
 @torch.no_grad()
 def measure(model: RewardModel, observations: Tensor) -> None:
     """Let `model` remember what is familiar: the steps of labeled clips, observations [B, K, T, *O]."""
-    count, seen = observations.shape[:3].numel(), 0
-    moments, mean = torch.zeros_like(model.familiar), torch.zeros_like(model.familiar[:, :1])
-    for part in torch.split(torch.arange(0, count, 1 + count // STEPS), 512):
-        features = model.features(observations[torch.unravel_index(part, observations.shape[:3])])
-        moments += features.transpose(1, 2) @ features
-        mean += features.sum(1, keepdim=True)
-        seen += features.shape[1]
-    moments, mean = moments / seen, mean / seen  # [M, H, H], [M, 1, H]
-    variance = (moments.diagonal(dim1=1, dim2=2) - mean.squeeze(1).square()).mean(1).clamp(min=1e-6)  # [M]
-    ridge = RIDGE * variance[:, None, None] * torch.eye(moments.shape[1], device=moments.device)
-    model.familiar.copy_(torch.linalg.inv(moments + ridge))
+    count = observations.shape[:3].numel()
+    some = torch.split(torch.arange(0, count, 1 + count // STEPS), 512)
+    parts = (observations[torch.unravel_index(part, observations.shape[:3])] for part in some)
+    known = torch.cat([model.features(part) for part in parts], dim=1)  # [M, n, H]
+    ridge = RIDGE * known.var(1, correction=0).mean(1).clamp(min=1e-6)  # [M]
+    ridges = ridge[:, None, None] * torch.eye(known.shape[2], device=known.device)
+    model.familiar.copy_(torch.linalg.inv(known.mT @ known / known.shape[1] + ridges))
 
 
 @torch.no_grad()
 def novelty(model: RewardModel, observations: Tensor) -> Tensor:
-    """Return how novel observations [..., *O] are [...]: most of those in labeled clips less than 1."""
-    features = model.features(observations)  # [M, n, H]
-    squares = ((features @ model.familiar) * features).mean(-1)  # [M, n]
-    return squares.clamp(min=0).sqrt().mean(0).view(observations.shape[: -len(model.shape)])
+    """Return how novel each member finds observations [..., *O]: [M, ...], most of labeled clips below 1."""
+
+    def deviations(part: Tensor) -> Tensor:
+        features = model.features(part)  # [M, n, H]
+        squares = ((features @ model.familiar) * features).mean(-1)  # [M, n]
+        return squares.clamp(min=0).sqrt().view(-1, *part.shape[: -len(model.shape)])
+
+    return model.predict(observations, deviations)

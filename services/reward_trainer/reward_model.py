@@ -108,10 +108,10 @@ class RewardModel(nn.Module):
         return x.view(-1, *observations.shape[: -len(self.shape)])
 
     @torch.no_grad()
-    def predict(self, observations: Tensor) -> Tensor:
-        """Return what `forward` does, a bounded number of the leading rows at a time."""
+    def predict(self, observations: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return what `of` does, or else `forward`, a bounded number of the leading rows at a time."""
         rows = max(1, min(8192 * self.mean.numel(), 1 << 24) // max(1, observations[0].numel()))
-        return torch.cat([self(part) for part in torch.split(observations, rows)], dim=1)
+        return torch.cat([(of or self)(part) for part in torch.split(observations, rows)], dim=1)
 
     @torch.no_grad()
     def members(self, observations: Tensor) -> Tensor:
