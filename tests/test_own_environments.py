@@ -24,8 +24,10 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "exercises" / "environments"
 ODD = """
 import gymnasium as gym
+import itertools
 import numpy as np
-import random
+
+EVER_OTHER = itertools.cycle(range(-10, 10))
 
 class Good(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -65,7 +67,16 @@ class Badly(Good):
 
 class Forgetful(Good):
     def step(self, action):
-        self.at = np.array([random.randrange(-10, 10), 0])
+        self.at = np.array([next(EVER_OTHER), 0])
+        return self.seen(), 1.0, False, False, {}
+
+class Later(Good):
+    def reset(self, seed=None, options=None):
+        self.age = 0
+        return super().reset(seed=seed)
+    def step(self, action):
+        self.age += 1
+        self.at = np.array([next(EVER_OTHER) if self.age > 5 else 0, 0])
         return self.seen(), 1.0, False, False, {}
 
 class Outside(Good):
@@ -77,7 +88,7 @@ class Broken(Good):
     def __init__(self):
         raise RuntimeError("no licence")
 
-for made in (Good, Pictures, Coloured, Continuous, Unseen, Badly, Forgetful, Outside, Broken):
+for made in (Good, Pictures, Coloured, Continuous, Unseen, Badly, Forgetful, Later, Outside, Broken):
     gym.register(f"{made.__name__}-v0", entry_point=made, max_episode_steps=20)
 gym.register("Endless-v0", entry_point=Good)
 """
@@ -108,6 +119,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("odd_games:Unseen-v0", "render mode rgb_array"),
         ("odd_games:Badly-v0", "must return a picture"),
         ("odd_games:Forgetful-v0", "breaks a rule of Gymnasium.*eterministic"),
+        ("odd_games:Later-v0", "not deterministic.*self.np_random"),
         ("odd_games:Outside-v0", "breaks a rule of Gymnasium"),
     ],
 )

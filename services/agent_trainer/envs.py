@@ -28,6 +28,7 @@ Env = gym.Env[Any, Any]
 MAX_WIDTH = 320  # pixels of a frame; larger ones are reduced by whole numbers
 STACK = 4  # grey pictures that the agent sees at once
 MIN_PICTURE = 36  # pixels of a side: less leaves nothing for the convolutions
+REPEATED = 25  # steps that an environment of somebody's own must play alike twice
 
 
 class UnknownEnvironment(ValueError):
@@ -136,6 +137,7 @@ def check(env_id: str) -> None:
         with warnings.catch_warnings():  # advice, which a stage cannot pass on
             warnings.simplefilter("ignore")
             check_env(env.unwrapped, skip_render_check=True)
+            _repeat(env_id, env)
             env.reset(seed=1)
             _picture(env_id, env)
     except UnknownEnvironment:
@@ -144,6 +146,27 @@ def check(env_id: str) -> None:
         raise UnknownEnvironment(f"{env_id} breaks a rule of Gymnasium: {error}") from error
     finally:
         env.close()
+
+
+def _repeat(env_id: str, env: Env) -> None:
+    """Raise UnknownEnvironment unless the same seed and actions are the same game twice.
+
+    Gymnasium's own check looks at a single step, where chance may agree.
+    """
+    plays: list[list[bytes]] = []
+    for _ in range(2):
+        env.action_space.seed(1)
+        seen, ended = [np.asarray(env.reset(seed=1)[0]).tobytes()], False
+        while not ended and len(seen) <= REPEATED:
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            seen.append(np.asarray(observation).tobytes())
+            ended = terminated or truncated
+        plays.append(seen)
+    if plays[0] != plays[1]:
+        raise UnknownEnvironment(
+            f"{env_id} breaks a rule of Gymnasium: it is not deterministic, the same seed and actions led to "
+            "something else. Draw every random number from self.np_random"
+        )
 
 
 def _picture(env_id: str, env: Env) -> np.ndarray:
