@@ -82,7 +82,12 @@ def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     for step in np.flatnonzero(seen[:, JUMP] != 255):  # a jump is no climb: he is where he left the ground
         y[step] = y[step - 1] if step else FLOORS[0]
     climbed = np.interp(-y, -FLOORS, np.arange(len(FLOORS)))  # 0 on the lowest girder, 5 on the highest
-    girder = (climbed + 0.25).astype(int)  # girders slope
-    away = [min(abs(at - ladder) for ladder in LADDERS[g]) for at, g in zip(x, girder, strict=True)]
-    judged: np.ndarray = climbed + 0.5 * np.clip(1 - np.array(away) / WIDTH, 0, 1) + SCORE * rewards
+    girder = np.minimum(climbed.astype(int), len(FLOORS) - 2)
+    near = np.stack([1 - np.abs(x[:, None] - xs).min(1) / WIDTH for xs in LADDERS], 1).clip(min=0)  # [T, 6]
+    steps = np.arange(len(x))
+    above = np.clip(
+        (climbed - girder - 0.35) / 0.4, 0, 1
+    )  # girders slope by less; what is between them is a ladder
+    nearness = (1 - above) * near[steps, girder] + above * near[steps, girder + 1]
+    judged: np.ndarray = climbed + 0.5 * nearness + SCORE * rewards
     return judged
