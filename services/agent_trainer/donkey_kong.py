@@ -85,9 +85,8 @@ def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     girder = np.minimum(climbed.astype(int), len(FLOORS) - 2)
     near = np.stack([1 - np.abs(x[:, None] - xs).min(1) / WIDTH for xs in LADDERS], 1).clip(min=0)  # [T, 6]
     steps = np.arange(len(x))
-    above = np.clip(
-        (climbed - girder - 0.35) / 0.4, 0, 1
-    )  # girders slope by less; what is between them is a ladder
+    # A girder slopes by less than the first of these shares of the way to the next; a ladder lies between.
+    above = np.interp(climbed - girder, (0.35, 0.75), (0, 1))
     nearness = (1 - above) * near[steps, girder] + above * near[steps, girder + 1]
     judged: np.ndarray = climbed + 0.5 * nearness + SCORE * rewards
     return judged
