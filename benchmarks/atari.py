@@ -5,23 +5,24 @@ drawn. No run stops early: the final agent is judged by 30 games after the last 
 each round, and ends with one JSON object; its `core_minutes` are the processor time of all threads, which
 other work on the machine lengthens less. `--teacher coin` is the control.
 
-Of Donkey Kong, whose score says little, it tells in which share of those games Mario climbed the first whole
-ladder, and the second. For that the games are played once more with the console's memory in view.
+Of Donkey Kong, whose score says little, it tells after each round in which share of the games Mario climbed
+the first whole ladder, and the second. For that they are played once more with the console's memory in view,
+in time that is not counted.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.learning import MemoryStore, label_split, run, seeds_of
+from benchmarks.learning import Trained, label_split, run, seeds_of
 from services.agent_trainer import donkey_kong, stages
 from services.teachers import KINDS, Teacher
 from shared import config as configuration
 from shared.config import ExperimentConfig
-from shared.jobs import Artifact, seed_for
-
-Evaluated = tuple[MemoryStore, Artifact, Artifact]  # with the last reward model and agent
+from shared.jobs import seed_for
 
 PRESETS = {
     "ALE/Pong-v5": Path("configs/pong.toml"),
@@ -32,16 +33,38 @@ PRESETS = {
 LADDERS = (132, 101)  # y at the head of the first and the second whole ladder
 
 
-def climbed(config: ExperimentConfig, evaluated: Evaluated) -> dict[str, float]:
-    """Return the share of the evaluation's games that reached the head of each of LADDERS."""
-    store, model, agent = evaluated
-    seed = seed_for(config.seed, config.rounds, "training_agent")
+def climbed(config: ExperimentConfig, number: int, trained: Trained) -> dict[str, float]:
+    """Return the share of round `number`'s evaluation games that reached the head of each of LADDERS."""
+    store, model, agent = trained
+    seed = seed_for(config.seed, number, "training_agent")
     loaded = stages.load_agent(config, store, agent), stages.load_reward_model(store, model)
     games = stages.evaluate(*loaded, config, seed, lambda: False)[2]
     settings = stages.games(config)
     seen = (donkey_kong.memory(settings, seed + i, game) for i, game in enumerate(games))
     heights = [donkey_kong.height(one) for one in seen]
     return {f"y <= {y}": sum(height <= y for height in heights) / len(heights) for y in LADDERS}
+
+
+class Clock:
+    """Minutes on the clock, and of all threads' work, without what is done while it is halted."""
+
+    def __init__(self) -> None:
+        self.begin, self.used = time.perf_counter(), time.process_time()
+
+    def minutes(self) -> float:
+        """Return the minutes that have passed."""
+        return (time.perf_counter() - self.begin) / 60
+
+    def core_minutes(self) -> float:
+        """Return the minutes that the threads have worked."""
+        return (time.process_time() - self.used) / 60
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Let what is done inside not count."""
+        passed, worked = time.perf_counter() - self.begin, time.process_time() - self.used
+        yield
+        self.begin, self.used = time.perf_counter() - passed, time.process_time() - worked
 
 
 def main() -> None:
@@ -58,27 +81,32 @@ def main() -> None:
     if args.labels:
         split = label_split(args.labels, overrides.get("rounds", configuration.load(path).rounds))
         overrides = {f"labels.{key}": value for key, value in split.items()} | overrides
-    results, minutes, busy, budget, shares = [], [], [], 0, []
+    results, minutes, busy, budget, ladders = [], [], [], 0, []
     for seed in args.seeds:
         config = configuration.load(path, overrides | {"seed": seed})
-        budget, begin, used = config.label_budget(), time.perf_counter(), time.process_time()
+        budget, clock = config.label_budget(), Clock()
+        climbs: list[dict[str, float]] = []
 
-        def tell(number: int, mean: float, seed: int = seed, begin: float = begin) -> None:
-            passed = (time.perf_counter() - begin) / 60
-            print(
-                f"seed {seed:3d}  round {number:3d}  true return {mean:6.1f}  {passed:5.1f} min", flush=True
-            )
+        def tell(
+            number: int, mean: float, trained: Trained, config: ExperimentConfig = config,
+            clock: Clock = clock, climbs: list[dict[str, float]] = climbs,
+        ) -> None:  # fmt: skip
+            line = f"seed {config.seed:3d}  round {number:3d}  true return {mean:6.1f}"
+            line += f"  {clock.minutes():5.1f} min"
+            if args.env_id == "ALE/DonkeyKong-v5":
+                with clock.halted():
+                    climbs.append(climbed(config, number, trained))
+                line += "".join(f"  {name} in {share:.2f}" for name, share in climbs[-1].items())
+            print(line, flush=True)
 
         results.append(run(config, Teacher(args.teacher, seed=seed), tell))
-        minutes.append((time.perf_counter() - begin) / 60)
-        busy.append((time.process_time() - used) / 60)
+        minutes.append(clock.minutes())
+        busy.append(clock.core_minutes())
         print(
             f"seed {seed:3d}  {results[-1]['labels']} labels; collecting, reward and agent training took "
             f"{results[-1]['stage_seconds']} s, and at most {results[-1]['stage_peak_mib']} MiB"
         )
-        if args.env_id == "ALE/DonkeyKong-v5":
-            shares.append(climbed(config, results[-1]["evaluated"]))
-            print(f"seed {seed:3d}  {shares[-1]}")
+        ladders += [climbs] if climbs else []
     target = config.evaluation.solved_return
     finals = [result["rounds"][-1] for result in results]
     reached = {f"true return {target:g}": sum(value >= target for value in finals)} if target else {}
@@ -92,7 +120,9 @@ def main() -> None:
         "rounds": [[round(value, 2) for value in result["rounds"]] for result in results],
         "minutes": [round(value, 1) for value in minutes],
         "core_minutes": [round(value, 1) for value in busy],
-        "milestones": reached | {name: [share[name] for share in shares] for name in (shares or [{}])[0]},
+        "milestones": reached
+        | {name: [climbs[-1][name] for climbs in ladders] for name in (ladders[0][-1] if ladders else {})},
+        "ladders": ladders,  # of each seed, after each round
         "peak_mib": max(max(result["stage_peak_mib"]) for result in results),
     }
     print(json.dumps(summary))

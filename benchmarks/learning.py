@@ -44,10 +44,17 @@ class MemoryStore:
         return self.data[key]
 
 
+Trained = tuple[MemoryStore, Artifact, Artifact]  # with the newest reward model and agent
+Tell = Callable[[int, float, Trained], None]
+
+
 def run(
-    config: ExperimentConfig, teacher: Teacher, tell: Callable[[int, float], None] = lambda number, mean: None
+    config: ExperimentConfig, teacher: Teacher, tell: Tell = lambda number, mean, trained: None
 ) -> dict[str, Any]:
-    """Run all rounds of one experiment; return what came of each. `tell` hears each mean true return."""
+    """Run all rounds of one experiment; return what came of each.
+
+    `tell` hears of each round its number, the mean true return and what was trained.
+    """
     store, data = MemoryStore(), config.model_dump()
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
@@ -81,14 +88,13 @@ def run(
         times += np.diff(clock)
         peaks = np.maximum(peaks, [one.metrics[memory.METRIC] for one in (collected, trained, result)])
         rounds.append(float(np.mean(result.true_returns)))
-        tell(number, rounds[-1])
+        tell(number, rounds[-1], (store, model, agent))
     return {
         "labels": len(labels),
         "rounds": rounds,
         "seconds": time.perf_counter() - begin,
         "stage_seconds": times.round(2).tolist(),
         "stage_peak_mib": peaks.round().tolist(),
-        "evaluated": (store, trained.reward_model, result.agent),
         "metrics": trained.metrics,
     }
 
