@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -167,24 +168,25 @@ class Tracker:
     def _write(self, process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
         pipe = process.stdin
         assert pipe is not None
-        try:
+        with suppress(OSError), pipe:  # when it is gone, who reads from it says so
             while process.poll() is None:
                 pipe.write(lines.get())
                 pipe.flush()
-        except OSError:
-            pass  # it is gone: who reads from it says so
 
-    def _read(self, process: "subprocess.Popen[str]", _: object) -> None:
+    def _read(self, process: "subprocess.Popen[str]", lines: "queue.Queue[str]") -> None:
         answers: IO[str] | None = process.stdout
         assert answers is not None
-        for line in answers:
-            answer = json.loads(line)
-            if "warning" in answer:
-                self._warn(answer["warning"])
-            with self._news:
-                self._answered += "closed" in answer
-                self._news.notify_all()
+        with answers:
+            for line in answers:
+                answer = json.loads(line)
+                if "warning" in answer:
+                    self._warn(answer["warning"])
+                with self._news:
+                    self._answered += "closed" in answer
+                    self._news.notify_all()
         self._warn(f"its process ended with status {process.wait()}; it is started again at the next stage")
+        with suppress(queue.Full):  # then there is enough to wake it
+            lines.put_nowait("")  # who writes waits for something to write, and lets go of the pipe
         with self._news:
             self._answered = 1 << 60
             self._news.notify_all()

@@ -166,12 +166,18 @@ def test_a_tracker_that_fails_is_said_once_and_changes_nothing(
         for _ in range(2):
             with pytest.raises(StageStopped):  # what the stage says comes through
                 run(job, Memory(), silent, go_on)
-        assert tracker._process
-        tracker._process.kill()
-        tracker._process.wait()
+        died = tracker._process
+        assert died
+        assert died.stdin
+        assert died.stdout
+        died.kill()
+        died.wait()
         with pytest.raises(StageStopped):
             run(job, Memory(), silent, go_on)
     assert time.monotonic() - began < tracking.CLOSE_S
+    while not (died.stdin.closed and died.stdout.closed):  # its pipes are let go of, not left to chance
+        assert time.monotonic() - began < 2 * tracking.CLOSE_S
+        time.sleep(0.01)
     assert [one.message.partition(" (training")[0] for one in caplog.records] == [
         "tracker wandb: ModuleNotFoundError: No module named 'wandb'"
     ]
