@@ -12,12 +12,10 @@ in time that is not counted.
 
 import argparse
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.learning import Trained, label_split, run, seeds_of
+from benchmarks.peers.turn import Clock
 from services.agent_trainer import donkey_kong, stages
 from services.teachers import KINDS, Teacher
 from shared import config as configuration
@@ -45,28 +43,6 @@ def climbed(config: ExperimentConfig, number: int, trained: Trained) -> dict[str
     return {f"y <= {y}": sum(height <= y for height in heights) / len(heights) for y in LADDERS}
 
 
-class Clock:
-    """Minutes on the clock, and of all threads' work, without what is done while it is halted."""
-
-    def __init__(self) -> None:
-        self.begin, self.used = time.perf_counter(), time.process_time()
-
-    def minutes(self) -> float:
-        """Return the minutes that have passed."""
-        return (time.perf_counter() - self.begin) / 60
-
-    def core_minutes(self) -> float:
-        """Return the minutes that the threads have worked."""
-        return (time.process_time() - self.used) / 60
-
-    @contextmanager
-    def halted(self) -> Iterator[None]:
-        """Let what is done inside not count."""
-        passed, worked = time.perf_counter() - self.begin, time.process_time() - self.used
-        yield
-        self.begin, self.used = time.perf_counter() - passed, time.process_time() - worked
-
-
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -92,7 +68,7 @@ def main() -> None:
             clock: Clock = clock, climbs: list[dict[str, float]] = climbs,
         ) -> None:  # fmt: skip
             line = f"seed {config.seed:3d}  round {number:3d}  true return {mean:6.1f}"
-            line += f"  {clock.minutes():5.1f} min"
+            line += f"  {clock.read()['wall'] / 60:5.1f} min"
             if args.env_id == "ALE/DonkeyKong-v5":
                 with clock.halted():
                     climbs.append(climbed(config, number, trained))
@@ -100,8 +76,9 @@ def main() -> None:
             print(line, flush=True)
 
         results.append(run(config, Teacher(args.teacher, seed=seed), tell))
-        minutes.append(clock.minutes())
-        busy.append(clock.core_minutes())
+        took = clock.read()
+        minutes.append(took["wall"] / 60)
+        busy.append(took["cpu"] / 60)
         print(
             f"seed {seed:3d}  {results[-1]['labels']} labels; collecting, reward and agent training took "
             f"{results[-1]['stage_seconds']} s, and at most {results[-1]['stage_peak_mib']} MiB"

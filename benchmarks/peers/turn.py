@@ -8,7 +8,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def used() -> float:
@@ -30,6 +31,13 @@ class Clock:
     def read(self) -> dict[str, float]:
         """Return what was counted."""
         return {"wall": time.perf_counter() - self.wall, "cpu": used() - self.cpu}
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Let what is done inside not count."""
+        before = self.read()
+        yield
+        self.wall, self.cpu = time.perf_counter() - before["wall"], used() - before["cpu"]
 
 
 Work = Callable[[Clock], dict[str, float]]
