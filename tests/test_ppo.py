@@ -114,6 +114,8 @@ def test_log_probabilities_are_those_of_the_actions_drawn() -> None:
     data = ppo.rollout(agent, player, 40)
     expected = agent.log_policy(data.observations).gather(-1, data.actions[..., None]).squeeze(-1)
     torch.testing.assert_close(data.log_probs, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(data.values, agent(data.sights)[1])
     share = (data.actions == 1).float().mean().item()
     assert share == pytest.approx(agent.log_policy(data.observations).exp()[..., 1].mean().item(), abs=0.03)
 
@@ -239,6 +241,12 @@ def test_of_frames_the_unit_of_a_reward_does_not_matter() -> None:
         torch.testing.assert_close(agent.state_dict()[name], again.state_dict()[name], atol=2e-3, rtol=0.05)
 
 
+def test_of_no_frames_there_are_no_values() -> None:
+    policy, values = ppo.Agent([4, 32, 32], 3, hidden=8)(torch.zeros(0, 4, 32, 32, dtype=torch.uint8))
+    assert policy.shape == (0, 3)
+    assert values.shape == (0,)  # a rollout in which no episode ended has no last sights
+
+
 def test_it_learns_from_frames() -> None:
     agent = ppo.Agent([4, 36, 36], 3, hidden=16)
     args = ppo.Args(total_steps=4096, num_envs=8, num_steps=64, minibatch_size=64, update_epochs=4)
@@ -348,7 +356,9 @@ def test_a_successor_that_the_next_step_sees_is_worth_what_it_is_worth_there(
     after[ended] = torch.randint(256, after[ended].shape, dtype=torch.uint8, generator=draw)
     actions = torch.randint(3, (T, N), generator=draw)
     zeros = torch.zeros(T, N)
-    data = ppo.Rollout(frames, after[ended], actions, zeros, zeros, ended & False, ended)
+    with torch.no_grad():
+        values, next_values = agent(frames)[1], agent(after)[1]
+    data = ppo.Rollout(frames, values, after[ended], actions, zeros, zeros, ended & False, ended)
     seen: list[torch.Tensor] = []
 
     def keep(rewards: torch.Tensor, *found: Any) -> torch.Tensor:
@@ -356,8 +366,6 @@ def test_a_successor_that_the_next_step_sees_is_worth_what_it_is_worth_there(
         return rewards
 
     monkeypatch.setattr(ppo, "gae", keep)
-    with torch.no_grad():
-        values, next_values = agent(frames[:-1])[1], agent(after)[1]
     ppo.update(agent, torch.optim.Adam(agent.parameters()), data, zeros, ppo.Args(update_epochs=1), draw)
-    torch.testing.assert_close(seen[0], values)
+    torch.testing.assert_close(seen[0], values[:-1])
     torch.testing.assert_close(seen[1], next_values)

@@ -6,7 +6,6 @@
 It learns from `reward_fn(observations, actions, next_observations)`. The environment's own reward is added up
 as the *true return* and logged; unless `--reward env` is asked for, nothing that learns ever sees it. Where
 people judge, `envs.py` also hides the ends of episodes: every end is bootstrapped like a time limit.
-
 Equations and sources: docs/ppo.md. Left out on purpose: value clipping, recurrent and continuous policies.
 """
 
@@ -77,6 +76,7 @@ class Rollout:
     """T steps in N environments; *O is [D] (a vector, float32) or [C, H, W] (C stacked frames, uint8)."""
 
     sights: Tensor  # [T + 1, N, *O] what was seen before each step, and after the last
+    values: Tensor  # [T + 1, N] the critic's, of the same
     finals: Tensor  # [E, *O] what the E episodes that ended showed last, in the order of `ended`
     actions: Tensor  # [T, N] int64
     log_probs: Tensor  # [T, N]
@@ -146,7 +146,8 @@ class Agent(nn.Module):
             return (observations - self.mean) / self.deviation
         x = self.prepare(observations) if observations.dtype == torch.uint8 else observations
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            return self.eyes(x.flatten(0, -4).movedim(-1, 1)).float().view(*x.shape[:-3], -1)  # type: ignore[no-any-return]
+            seen = self.eyes(x.flatten(0, -4).movedim(-1, 1)).float()
+        return seen.view(*x.shape[:-3], self.policy.in_features)  # type: ignore[no-any-return]
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Return frames [..., C, H, W] as the convolutions like them: of about size 1, [..., H, W, C]."""
@@ -200,13 +201,15 @@ def rollout(agent: Agent, player: Player, steps: int, stray: Stray = lambda poli
     (SAME_STEP).
     """
     sights, finals, rows = [tensor(player.observations)], list[np.ndarray](), list[tuple[Tensor, ...]]()
-    device = agent.mean.device  # the network may be elsewhere; what was played stays in main memory
+    features = [
+        agent.features(sights[0].to(agent.mean.device))
+    ]  # on a GPU perhaps; sights are not kept there
     for _ in range(steps):
-        log_policy = stray(agent.log_policy(sights[-1].to(device)).cpu())  # [N, A]
+        log_policy = stray(agent.policy(features[-1]).log_softmax(-1).cpu())  # [N, A]
         gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
         actions = (log_policy - gumbel.log()).argmax(-1)  # the Gumbel-max trick draws from the policy
         log_probs = log_policy.gather(-1, actions[:, None]).squeeze(-1)
-        after, env_rewards, terminated, truncated, info = player.envs.step(actions.numpy())
+        player.observations, env_rewards, terminated, truncated, info = player.envs.step(actions.numpy())
         player.returns += env_rewards
         player.lengths += 1
         ended = terminated | truncated
@@ -214,11 +217,12 @@ def rollout(agent: Agent, player: Player, steps: int, stray: Stray = lambda poli
             finals.append(info["final_obs"][i])
             player.finished.append((float(player.returns[i]), int(player.lengths[i])))
         player.returns[ended], player.lengths[ended] = 0, 0
-        player.observations = after
-        sights.append(tensor(after))
+        sights.append(tensor(player.observations))
+        features.append(agent.features(sights[-1].to(agent.mean.device)))
         rows.append((actions, log_probs, tensor(env_rewards), *map(torch.as_tensor, (terminated, ended))))
-    last = tensor(np.array(finals, after.dtype).reshape(-1, *after.shape[1:]))
-    return Rollout(torch.stack(sights), last, *(torch.stack(column) for column in zip(*rows, strict=True)))
+    last = tensor(np.array(finals, player.observations.dtype).reshape(-1, *player.observations.shape[1:]))
+    values = agent.critic(torch.stack(features)).squeeze(-1)
+    return Rollout(torch.stack(sights), values, last, *map(torch.stack, zip(*rows, strict=True)))
 
 
 def tensor(numbers: np.ndarray) -> Tensor:
@@ -246,13 +250,11 @@ def update(
     draw: torch.Generator,
 ) -> dict[str, float]:  # fmt: skip
     """Improve the agent on one rollout with rewards [T, N]; return the losses under CleanRL's names."""
-    seen = agent.prepare(data.observations) if agent.eyes else data.observations  # once for all epochs
-    new = torch.cat([data.ended[:-1], data.ended[-1:] | True]) | (agent.eyes is None)  # no next step's own
+    seen = torch.stack([agent.prepare(x) for x in data.observations]) if agent.eyes else data.observations
     with torch.no_grad():
-        values = agent(seen)[1]
-        next_values = values.roll(-1, 0).masked_scatter(new, agent(data.next_observations[new])[1])
-    advantages = gae(rewards, values, next_values, data.terminated, data.ended, args)
-    targets = advantages + values
+        next_values = data.values[1:].masked_scatter(data.ended, agent(data.finals)[1])
+    advantages = gae(rewards, data.values[:-1], next_values, data.terminated, data.ended, args)
+    targets = advantages + data.values[:-1]
     flat = [x.flatten(0, 1) for x in (seen, data.actions, data.log_probs, advantages, targets)]  # [T·N, …]
     for _ in range(args.update_epochs):
         order = torch.randperm(len(flat[0]), generator=draw).to(seen.device)
@@ -275,7 +277,7 @@ def update(
         losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         losses |= {"old_approx_kl": (-log_ratio).mean(), "approx_kl": (ratio - 1 - log_ratio).mean()}
         losses["clipfrac"] = ((ratio - 1).abs() > args.clip_coef).float().mean()
-        losses["explained_variance"] = 1 - (targets - values).var() / (targets.var() + 1e-8)
+        losses["explained_variance"] = 1 - advantages.var() / (targets.var() + 1e-8)
     return {f"losses/{name}": loss.item() for name, loss in losses.items()}
 
 
