@@ -50,6 +50,13 @@ class SegmentsConfig(Section):
     noise_steps: int = Field(
         1, ge=1, le=1000, description="steps for which such an action is kept up, so that it leads somewhere"
     )
+    noise_above: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="they begin where the predicted reward is above this quantile of what it was of late; "
+        "at 0 anywhere",
+    )
     choice: Literal["uniform", "disagreement", "difference", "novelty"] = Field(
         "uniform",
         description="how comparisons are chosen: at random, where the reward ensemble disagrees most, "

@@ -65,8 +65,8 @@ def collect(
         seed,
     )
     steps = max(-(-config.segments.collect_steps // config.segments.collect_envs), config.segments.length)
-    noise = torch.linspace(0, config.segments.noise, config.segments.collect_envs)
-    stray = Straying(noise, config.segments.noise_steps, torch.Generator().manual_seed(seed))
+    model = load_reward_model(store, job.reward_model) if job.reward_model else None
+    stray = straying(config, player, model, torch.Generator().manual_seed(seed))
 
     def rollouts() -> Iterator[ppo.Rollout]:
         for done in range(0, steps, CHUNK):
@@ -76,7 +76,6 @@ def collect(
 
     play = whole(rollouts())
     draw = torch.Generator().manual_seed(seed)
-    model = load_reward_model(store, job.reward_model) if job.reward_model else None
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for together in chosen for segment in together]
     fps = config.segments.fps or envs.frame_rate(config.env_id)
@@ -137,6 +136,24 @@ def pack(play: Play, env: int, steps: range) -> bytes:
     """Return what a segment's reward is learned from, as it is stored."""
     rows = torch.cat([play.before[steps.start, None, env], play.after[steps.start : steps.stop, env]])
     return pack_npz(play.sights[rows].numpy(), play.actions[steps.start : steps.stop, env].numpy())
+
+
+def straying(
+    config: ExperimentConfig,
+    player: ppo.Player,
+    model: reward_model.RewardModel | None,
+    draw: torch.Generator,
+) -> Straying:
+    """Return what strays from the policy in play that is collected, as `config` has it."""
+    settings = config.segments
+    noise = torch.linspace(0, settings.noise, settings.collect_envs)
+    if model is None or not settings.noise_above:
+        return Straying(noise, settings.noise_steps, draw)
+
+    def worth() -> torch.Tensor:
+        return model.members(ppo.tensor(player.observations)).mean(0).cpu()
+
+    return Straying(noise, settings.noise_steps, draw, worth, settings.noise_above)
 
 
 def train_agent(
