@@ -64,15 +64,15 @@ def axis(stage: str, job: Job) -> Axis | None:
     """
     config = configuration.parse(job.config)
     past, epochs, agent = job.round_number - 1, config.reward_model.epochs, config.agent
-    begin = past * (epochs + agent.total_steps)
+    played = sum(config.agent_steps(number) for number in range(1, job.round_number))
+    begin = past * epochs + played
     if stage == RoundState.TRAINING_REWARD:
         return Axis("reward_epoch", begin, past * epochs, epochs, 1, epochs, 1.0)
     if stage == RoundState.TRAINING_AGENT:
-        last = job.round_number == config.rounds
-        whole = agent.final_steps if last and agent.final_steps else agent.total_steps
+        whole = config.agent_steps(job.round_number)
         batch = agent.num_envs * agent.num_steps
         updates = max(1, whole // batch)
-        return Axis("global_step", begin + epochs, past * agent.total_steps, updates, batch, whole, TRAINING)
+        return Axis("global_step", begin + epochs, played, updates, batch, whole, TRAINING)
     return None
 
 

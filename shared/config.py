@@ -160,6 +160,12 @@ class AgentConfig(Section):
     )
     anneal_entropy: bool = Field(False, description="let the entropy bonus fall with the step size")
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
+    restart_rounds: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="rounds that begin with a fresh agent, which may find what the one before avoids"
+    )
+    restart_steps: int | None = Field(
+        None, ge=1, description="environment steps in such a round, if different"
+    )
     final_restart: bool = Field(
         False,
         description="begin the last round with a fresh agent: it learns from the final reward model alone",
@@ -255,6 +261,23 @@ class ExperimentConfig(Section):
         """Return how many comparisons round `round_number` (from 1) asks for."""
         first = self.labels.comparisons_first_round
         return first if round_number == 1 and first is not None else self.labels.comparisons_per_round
+
+    def begins_anew(self, round_number: int) -> bool:
+        """Return whether round `round_number` (from 1) trains a fresh agent, not the last round's."""
+        last = round_number == self.rounds
+        return (
+            self.agent.restart
+            or round_number in self.agent.restart_rounds
+            or (last and self.agent.final_restart)
+        )
+
+    def agent_steps(self, round_number: int) -> int:
+        """Return for how many environment steps the agent is trained in round `round_number` (from 1)."""
+        if round_number == self.rounds and self.agent.final_steps:
+            return self.agent.final_steps
+        if round_number in self.agent.restart_rounds and self.agent.restart_steps:
+            return self.agent.restart_steps
+        return self.agent.total_steps
 
     def label_budget(self) -> int:
         """Return how many labels the whole experiment asks for at most."""

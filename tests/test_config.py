@@ -111,6 +111,17 @@ def test_a_minibatch_must_fit_a_rollout() -> None:
     assert parse(GOOD | {"agent": agent | {"minibatch_size": 16}}).agent.minibatch_size == 16
 
 
+def test_some_rounds_may_begin_with_a_fresh_agent_and_learn_for_longer() -> None:
+    agent = {"restart_rounds": [2], "total_steps": 8192, "restart_steps": 16384, "final_steps": 32768}
+    config = parse(GOOD | {"rounds": 4, "agent": agent})
+    assert [config.begins_anew(number) for number in range(1, 5)] == [False, True, False, False]
+    assert [config.agent_steps(number) for number in range(1, 5)] == [8192, 16384, 8192, 32768]
+    for other, anew in (({"restart": True}, [True] * 4), ({"final_restart": True}, [False] * 3 + [True])):
+        config = parse(GOOD | {"rounds": 4, "agent": other})
+        assert [config.begins_anew(number) for number in range(1, 5)] == anew
+        assert {config.agent_steps(number) for number in range(1, 5)} == {8192}
+
+
 def test_the_first_round_may_ask_for_another_number_of_comparisons() -> None:
     labels = {"comparisons_per_round": 20, "comparisons_first_round": 50, "labels_per_comparison": 2}
     config = parse(GOOD | {"rounds": 3, "labels": labels})

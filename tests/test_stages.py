@@ -296,15 +296,15 @@ def test_the_last_round_may_begin_anew_and_learn_for_longer(store: Memory, round
     last = SMALL | {"rounds": 1}  # so that round 1 is the last
     about: dict[str, Any] = {"attempt_id": 3, "round_number": 1, "seed": 1, "log_dir": None}
     collected, trained, result = rounds[0]
-    agents, models = {}, []
-    for anew, begin in ((True, result.agent), (True, None), (False, result.agent)):
-        config = last | {"agent": SMALL["agent"] | {"final_restart": anew}}
-        prefix = f"{anew}{begin is None}/"
+    agents, models = [], []
+    anew, here, on = {"final_restart": True}, {"restart_rounds": [1]}, dict[str, Any]()
+    for setting, begin in ((anew, result.agent), (here, result.agent), (anew, None), (on, result.agent)):
         job = TrainAgentJob(
-            **about, prefix=prefix, config=config, reward_model=trained.reward_model, agent=begin
-        )
-        agents[anew, begin is None] = train_agent(job, store, silent, go_on, encode=None).agent.sha256
-    assert agents[True, False] == agents[True, True] != agents[False, False]
+            **about, prefix=f"{len(agents)}/", config=last | {"agent": SMALL["agent"] | setting},
+            reward_model=trained.reward_model, agent=begin,
+        )  # fmt: skip
+        agents.append(train_agent(job, store, silent, go_on, encode=None).agent.sha256)
+    assert agents[0] == agents[1] == agents[2] != agents[3]
     for number, (epochs, final) in enumerate([(4, None), (15, 4), (15, None)]):
         config = last | {"reward_model": SMALL["reward_model"] | {"epochs": epochs, "final_epochs": final}}
         reward_job = TrainRewardJob(

@@ -40,7 +40,16 @@ Progress = Callable[[float, dict[str, float]], None]
 Encode = Callable[[np.ndarray, float], bytes]  # frames [T, H, W, 3] uint8, frames a second -> MP4
 CHUNK = 64  # steps played between two looks at should_stop
 # Settings of `[agent]` that are about rounds and environments; all others are PPO's own.
-NOT_PPO = {"linger", "restart", "final_restart", "final_steps", "anneal", "checkpoint_steps"}
+NOT_PPO = {
+    "linger",
+    "restart",
+    "restart_rounds",
+    "restart_steps",
+    "final_restart",
+    "final_steps",
+    "anneal",
+    "checkpoint_steps",
+}
 VIDEO_FRAMES = 500  # at most, in a round's video
 VIDEO_FPS = 30.0  # at most; faster play is thinned out, which keeps its speed
 
@@ -170,15 +179,13 @@ def train_agent(
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")
     last = job.round_number == config.rounds
-    anew = config.agent.restart or (last and config.agent.final_restart)
-    agent = load_agent(config, store, None if anew else job.agent)
+    agent = load_agent(config, store, None if config.begins_anew(job.round_number) else job.agent)
     model = load_reward_model(store, job.reward_model)
     settings = config.agent.model_dump(exclude=NOT_PPO)
-    if last and config.agent.final_steps:
-        settings["total_steps"] = config.agent.final_steps
+    settings["total_steps"] = config.agent_steps(job.round_number)
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
-    played = (job.round_number - 1) * config.agent.total_steps
+    played = sum(config.agent_steps(number) for number in range(1, job.round_number))
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
     legs = in_legs(Checkpoints(job, store, keep_checkpoint), config, seed)
     metrics = ppo.train(

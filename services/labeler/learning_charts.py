@@ -168,13 +168,11 @@ def throughput(rounds: list[dict[str, Any]], config: ExperimentConfig) -> Chart:
     """How fast the trainers are."""
     rows: list[list[Cell]] = []
     for one in rounds:
-        last = one["number"] == config.rounds
-        trained = (config.agent.final_steps if last else None) or config.agent.total_steps
         rows.append(
             [
                 one["number"],
                 _a_second(one, "collecting", config.segments.collect_steps),
-                _a_second(one, "training_agent", trained),
+                _a_second(one, "training_agent", config.agent_steps(one["number"])),
                 _a_second(one, "training_reward", config.reward_model.epochs),
             ]
         )

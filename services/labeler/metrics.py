@@ -144,5 +144,4 @@ def _steps(config: ExperimentConfig, stage: RoundState, number: int) -> int:
         return config.segments.collect_steps
     if stage == RoundState.TRAINING_REWARD:
         return config.reward_model.epochs
-    final = config.agent.final_steps if number == config.rounds else None
-    return final or config.agent.total_steps
+    return config.agent_steps(number)

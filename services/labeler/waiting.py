@@ -91,6 +91,4 @@ def _amount(config: ExperimentConfig, stage: RoundState, number: int) -> float:
         return config.comparisons(number)
     if stage == RoundState.TRAINING_REWARD:  # epochs over all labels so far
         return sum(config.comparisons(one) for one in range(1, number + 1))
-    if number == config.rounds and config.agent.final_steps is not None:
-        return config.agent.final_steps
-    return config.agent.total_steps
+    return config.agent_steps(number)
