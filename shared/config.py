@@ -31,6 +31,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+def _numbers(value: Any) -> Any:
+    """Take "0, 2, 3" for a list too, as a form sends it."""
+    return value.strip("[]()").replace(",", " ").split() if isinstance(value, str) else value
+
+
 class SegmentsConfig(Section):
     """How the agent's play is cut into the segments that people compare."""
 
@@ -160,8 +165,8 @@ class AgentConfig(Section):
     )
     anneal_entropy: bool = Field(False, description="let the entropy bonus fall with the step size")
     restart: bool = Field(False, description="begin every round with a fresh agent, not the last round's")
-    restart_rounds: list[Annotated[int, Field(ge=1)]] = Field(
-        [], description="rounds that begin with a fresh agent, which may find what the one before avoids"
+    restart_rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="rounds that begin with a fresh agent, which may find what the one before avoids"
     )
     restart_steps: int | None = Field(
         None, ge=1, description="environment steps in such a round, if different"
@@ -187,6 +192,8 @@ class AgentConfig(Section):
     ent_coef: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     bfloat16: bool = Field(False, description="compute the convolutions for frames in bfloat16")
 
+    _in_words = field_validator("restart_rounds", mode="before")(_numbers)
+
 
 class AtariConfig(Section):
     """How a game of Atari (`ALE/Pong-v5` and the like) is prepared; nothing else reads it."""
@@ -206,11 +213,7 @@ class AtariConfig(Section):
     )
     max_frames: int = Field(27_000, ge=1000, description="frames after which a game is cut off, 60 a second")
 
-    @field_validator("actions", mode="before")
-    @classmethod
-    def _in_words(cls, value: Any) -> Any:
-        """Take "0, 2, 3" too, as a form sends it."""
-        return value.strip("[]()").replace(",", " ").split() if isinstance(value, str) else value
+    _in_words = field_validator("actions", mode="before")(_numbers)
 
 
 class EvaluationConfig(Section):
