@@ -146,8 +146,7 @@ class Agent(nn.Module):
             return (observations - self.mean) / self.deviation
         x = self.prepare(observations) if observations.dtype == torch.uint8 else observations
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            seen = self.eyes(x.flatten(0, -4).movedim(-1, 1)).float()
-        return seen.view(*x.shape[:-3], self.policy.in_features)  # type: ignore[no-any-return]
+            return self.eyes(x.flatten(0, -4).movedim(-1, 1)).float().unflatten(0, x.shape[:-3])  # type: ignore[no-any-return]
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Return frames [..., C, H, W] as the convolutions like them: of about size 1, [..., H, W, C]."""
@@ -302,7 +301,7 @@ def train(
         if should_stop():
             break
         left = 1 - number / updates if args.anneal else 1.0
-        optimizer.param_groups[0]["lr"] = args.learning_rate * left
+        optimizer.param_groups[0]["lr"] = rate = args.learning_rate * left
         now = replace(args, ent_coef=args.ent_coef * (left if args.anneal_entropy else 1))
         played = rollout(agent, player, args.num_steps)
         data = Rollout(*(column.to(agent.mean.device) for column in vars(played).values()))
@@ -317,8 +316,7 @@ def train(
             agent.spread.lerp_(sums.std().clamp(min=1e-6), 0.05 if agent.spread else 1.0)
         scaled = rewards * (1 / agent.spread if agent.eyes else 1 - args.gamma)  # else of a reward's size
         metrics |= update(agent, optimizer, data, scaled, now, player.draw)
-        metrics["charts/learning_rate"] = optimizer.param_groups[0]["lr"]
-        metrics["charts/predicted_reward"] = rewards.mean().item()
+        metrics |= {"charts/learning_rate": rate, "charts/predicted_reward": rewards.mean().item()}
         for name, column in zip(("return", "length"), zip(*player.finished, strict=True), strict=False):
             metrics[f"charts/episodic_{name}"] = float(np.mean(column))  # nothing where no episode ended
         player.finished.clear()
