@@ -64,7 +64,7 @@ def axis(stage: str, job: Job) -> Axis | None:
     """
     config = configuration.parse(job.config)
     past, epochs, agent = job.round_number - 1, config.reward_model.epochs, config.agent
-    played = sum(config.agent_steps(number) for number in range(1, job.round_number))
+    played = config.agent_steps_before(job.round_number)
     begin = past * epochs + played
     if stage == RoundState.TRAINING_REWARD:
         return Axis("reward_epoch", begin, past * epochs, epochs, 1, epochs, 1.0)

@@ -282,6 +282,10 @@ class ExperimentConfig(Section):
             return self.agent.restart_steps
         return self.agent.total_steps
 
+    def agent_steps_before(self, round_number: int) -> int:
+        """Return for how many environment steps agents were trained before round `round_number`."""
+        return sum(self.agent_steps(number) for number in range(1, round_number))
+
     def label_budget(self) -> int:
         """Return how many labels the whole experiment asks for at most."""
         per_comparison = self.labels.labels_per_comparison

@@ -200,9 +200,8 @@ def rollout(agent: Agent, player: Player, steps: int, stray: Stray = lambda poli
     (SAME_STEP).
     """
     sights, finals, rows = [tensor(player.observations)], list[np.ndarray](), list[tuple[Tensor, ...]]()
-    features = [
-        agent.features(sights[0].to(agent.mean.device))
-    ]  # on a GPU perhaps; sights are not kept there
+    device = agent.mean.device  # the network may be elsewhere; what was played stays in main memory
+    features = [agent.features(sights[0].to(device))]
     for _ in range(steps):
         log_policy = stray(agent.policy(features[-1]).log_softmax(-1).cpu())  # [N, A]
         gumbel = torch.empty_like(log_policy).exponential_(generator=player.draw)
@@ -217,7 +216,7 @@ def rollout(agent: Agent, player: Player, steps: int, stray: Stray = lambda poli
             player.finished.append((float(player.returns[i]), int(player.lengths[i])))
         player.returns[ended], player.lengths[ended] = 0, 0
         sights.append(tensor(player.observations))
-        features.append(agent.features(sights[-1].to(agent.mean.device)))
+        features.append(agent.features(sights[-1].to(device)))
         rows.append((actions, log_probs, tensor(env_rewards), *map(torch.as_tensor, (terminated, ended))))
     last = tensor(np.array(finals, player.observations.dtype).reshape(-1, *player.observations.shape[1:]))
     values = agent.critic(torch.stack(features)).squeeze(-1)

@@ -160,7 +160,8 @@ def straying(
         return Straying(noise, settings.noise_steps, draw)
 
     def worth() -> torch.Tensor:
-        return model.members(ppo.tensor(player.observations)).mean(0).cpu()
+        sights = ppo.tensor(player.observations)
+        return model.reward(sights, sights, sights).cpu()  # of what a step led to alone
 
     return Straying(noise, settings.noise_steps, draw, worth, settings.noise_above)
 
@@ -185,7 +186,7 @@ def train_agent(
     settings["total_steps"] = config.agent_steps(job.round_number)
     anneal = config.agent.anneal == "every_round" or (last and config.agent.anneal == "last_round")
     args = ppo.Args(env_id=config.env_id, seed=seed, anneal=anneal, log_dir=job.log_dir, **settings)
-    played = sum(config.agent_steps(number) for number in range(1, job.round_number))
+    played = config.agent_steps_before(job.round_number)
     vector = envs.make_envs(config.env_id, config.agent.num_envs, config.agent.linger, games(config))
     legs = in_legs(Checkpoints(job, store, keep_checkpoint), config, seed)
     metrics = ppo.train(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-RECENT = 1024  # steps of which is remembered what the sights were worth
+RECENT = 16_384  # sights of which is remembered what they were worth, over all environments
 
 
 class Straying:
@@ -33,7 +33,7 @@ class Straying:
     ) -> None:  # fmt: skip
         self.noise, self.hold, self.draw = noise, hold, draw
         self.worth, self.above = worth, above
-        self.seen: deque[Tensor] = deque(maxlen=RECENT)
+        self.seen: deque[Tensor] = deque(maxlen=max(1, RECENT // len(noise)))
         self.begin = noise / (hold * (1 - noise) + noise)  # so often a free step begins one [N]
         self.left, self.chosen = torch.zeros_like(noise, dtype=torch.int), torch.zeros_like(noise).long()
 
