@@ -2,7 +2,8 @@
 
 Reads the JSON lines that `benchmarks.atari` ends with, one or more of them, and draws the mean true return of
 each round's evaluation over the labels given until then: a thin line for each seed, a thick one for their
-mean. Lines of different teachers have colours of their own.
+mean. Lines of different teachers have colours of their own. `--ladder "y <= 101"` draws the share of games
+that led up that ladder of Donkey Kong instead.
 """
 
 import argparse
@@ -18,21 +19,22 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 16, 40, 48
 COLOURS = ("#2f6fde", "#b5651d", "#4a8f3c")  # readable on white and on black
 QUIET = "#808080"
 
-Curve = list[tuple[float, float]]  # labels so far, mean true return
+Curve = list[tuple[float, float]]  # labels so far, mean true return or share of games
 
 
-def curves_of(lines: Sequence[dict[str, Any]]) -> dict[str, list[Curve]]:
+def curves_of(lines: Sequence[dict[str, Any]], ladder: str | None = None) -> dict[str, list[Curve]]:
     """Return every seed's curve by teacher; labels are shared out over the rounds evenly."""
     found: dict[str, list[Curve]] = {}
     for line in lines:
-        for labels, rounds in zip(line["labels"], line["rounds"], strict=True):
+        every = [[one[ladder] for one in climbs] for climbs in line["ladders"]] if ladder else line["rounds"]
+        for labels, rounds in zip(line["labels"], every, strict=True):
             curve = [(labels * (i + 1) / len(rounds), value) for i, value in enumerate(rounds)]
             found.setdefault(line["teacher"], []).append(curve)
     return found
 
 
 def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, target: float | None) -> str:
-    """Return an SVG of curves between the returns `low` and `high`."""
+    """Return an SVG of curves between the values `low` and `high`."""
     most = max(x for group in curves.values() for curve in group for x, _ in curve)
 
     def across(x: float) -> float:
@@ -80,15 +82,22 @@ def main() -> None:
         "results", nargs="+", type=Path, help="files of lines that benchmarks.atari ended with"
     )
     parser.add_argument("--out", type=Path, required=True, help="the SVG to write")
-    parser.add_argument("--range", nargs=2, type=float, default=(-21.0, 21.0), help="returns to show")
-    parser.add_argument("--target", type=float, help="a return to mark")
+    parser.add_argument(
+        "--ladder", metavar='"y <= 101"', help="a ladder of Donkey Kong, as the lines name it"
+    )
+    parser.add_argument(
+        "--range", nargs=2, type=float, help="values to show: Pong's returns, for a ladder all shares"
+    )
+    parser.add_argument("--target", type=float, help="a value to mark")
     args = parser.parse_args()
     lines = [
         json.loads(line) for path in args.results for line in path.read_text("utf-8").splitlines() if line
     ]
     games = sorted({line["env_id"] for line in lines})
-    title = f"{', '.join(games)}: true return of each round's agent"
-    args.out.write_text(draw(title, curves_of(lines), *args.range, args.target), encoding="utf-8")
+    what = f"share of games with {args.ladder}" if args.ladder else "true return"
+    title = f"{', '.join(games)}: {what} of each round's agent"
+    low, high = args.range or ((0.0, 1.0) if args.ladder else (-21.0, 21.0))
+    args.out.write_text(draw(title, curves_of(lines, args.ladder), low, high, args.target), encoding="utf-8")
     print(f"{args.out} written")
 
 

@@ -20,6 +20,32 @@ RESULTS = [
     {"env_id": "ALE/Pong-v5", "teacher": "coin", "labels": [300], "rounds": [[-21, -21, -20.5]]},
 ]
 
+LADDERS = {
+    "env_id": "ALE/DonkeyKong-v5",
+    "teacher": "oracle",
+    "labels": [1400],
+    "rounds": [[110, 90]],
+    "ladders": [[{"y <= 132": 0.5, "y <= 101": 0}, {"y <= 132": 1, "y <= 101": 0.25}]],
+}
+
+
+def test_a_ladder_is_drawn_by_the_share_of_games_that_led_up_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, picture = tmp_path / "donkey_kong.jsonl", tmp_path / "donkey_kong.svg"
+    results.write_text(json.dumps(LADDERS), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["curves", str(results), "--out", str(picture), "--ladder", "y <= 101"])
+    learning_curves.main()
+    root = ElementTree.parse(picture).getroot()
+    svg = "{http://www.w3.org/2000/svg}"
+    (seed, _) = [one for one in root.iter(svg + "polyline") if one.get("stroke") != learning_curves.QUIET]
+    (_, nothing), (_, quarter) = (map(float, at.split(",")) for at in seed.get("points", "").split())
+    height = learning_curves.HEIGHT - learning_curves.BOTTOM - learning_curves.TOP
+    assert nothing == learning_curves.HEIGHT - learning_curves.BOTTOM
+    assert nothing - quarter == pytest.approx(height / 4, abs=0.2)
+    words = [one.text for one in root.iter(svg + "text")]
+    assert "ALE/DonkeyKong-v5: share of games with y <= 101 of each round's agent" in words
+
 
 def test_every_seed_has_a_line_and_every_teacher_a_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
