@@ -1,9 +1,13 @@
-"""How dependably PPO learns a game from its own score: `python -m benchmarks.agent_alone --seeds 11-13`.
+"""How dependably PPO learns a game from its true reward: `python -m benchmarks.agent_alone --seeds 11-13`.
 
 No labels and no reward model: what a preset's agent makes of a reward that is right bounds what preferences
-can teach it. These figures are never those of preferences. A line for each seed has the points won and lost
-in each part of the training, over all games at once; the last line is one JSON object. `--until` stops a
-schedule early: the first part of a run tells most of what a setting does.
+can teach it. These figures are never those of preferences. The reward is the game's own score, and a line for
+each seed has the points won and lost in each part of the training, over all games at once. Donkey Kong's
+score says little: with `--config configs/donkey_kong.toml` the reward is what its teacher judges by, how far
+Mario is, and the line has the games that ended, and those that led up the first whole ladder and the second.
+
+The last line is one JSON object. `--until` stops a schedule early: the first part of a run tells most of what
+a setting does.
 """
 
 import argparse
@@ -15,8 +19,9 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorWrapper
 
+from benchmarks.atari import LADDERS
 from benchmarks.learning import MemoryStore, seeds_of
-from services.agent_trainer import envs, ppo, stages
+from services.agent_trainer import donkey_kong, envs, ppo, stages
 from services.torch_setup import set_threads
 from shared import config as configuration
 from shared.config import ExperimentConfig
@@ -36,29 +41,76 @@ class Points(VectorWrapper[Any, Any, Any]):
         self.lost += int((stepped[1] < 0).sum())
         return stepped
 
-    def take(self) -> tuple[int, int]:
+    def take(self) -> tuple[int, ...]:
         """Return both counts, and begin anew."""
         counts, self.won, self.lost = (self.won, self.lost), 0, 0
         return counts
 
 
-def learn(config: ExperimentConfig, steps: int, until: int) -> list[tuple[int, int]]:
-    """Train a fresh agent on the true reward with a schedule of `steps`; return the points of each part."""
+class Places(VectorWrapper[Any, Any, Any]):
+    """Games of Donkey Kong whose reward is what its teacher judges by, from consoles played beside them."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        self.consoles = [donkey_kong.Console() for _ in range(env.num_envs)]
+        self.stood: list[np.ndarray] = []  # of each game the memory, as of where he last stood [128]
+        self.highest = np.zeros(env.num_envs, int)  # the smallest y of each game so far
+        self.ended: list[int] = []  # the same of the games that ended
+
+    def begin(self, game: int, frames: int) -> np.ndarray:
+        """Let a console begin where its game does."""
+        self.highest[game] = donkey_kong.FLOORS[0]
+        return self.consoles[game].begin(frames)
+
+    def reset(self, **options: Any) -> Any:
+        """Begin all games."""
+        observations, info = self.env.reset(**options)
+        self.stood = [self.begin(i, int(n)) for i, n in enumerate(info["episode_frame_number"])]
+        return observations, info
+
+    def step(self, actions: Any) -> Any:
+        """Play a step in each, and judge it."""
+        observations, scores, terminated, truncated, info = self.env.step(actions)
+        judged = np.zeros(len(actions), np.float32)
+        for i, console in enumerate(self.consoles):
+            seen = np.stack([self.stood[i], console.step(int(actions[i]))])
+            judged[i] = donkey_kong.judge(seen, np.array([0, scores[i]]))[1]
+            if seen[1, donkey_kong.JUMP] != 255:
+                seen[1, [donkey_kong.MARIO_Y, donkey_kong.JUMP]] = seen[0, donkey_kong.MARIO_Y], 255
+            self.stood[i] = seen[1]
+            self.highest[i] = min(self.highest[i], donkey_kong.height(seen))
+        for i in np.flatnonzero(terminated | truncated):
+            self.ended.append(int(self.highest[i]))
+            self.stood[i] = self.begin(i, int(info["episode_frame_number"][i]))
+        return observations, judged, terminated, truncated, info
+
+    def take(self) -> tuple[int, ...]:
+        """Return how many games ended, and led up the first ladder and the second, and begin anew."""
+        ended, self.ended = self.ended, []
+        return len(ended), *(sum(y <= ladder for y in ended) for ladder in LADDERS)
+
+
+def learn(config: ExperimentConfig, steps: int, until: int) -> list[tuple[int, ...]]:
+    """Train a fresh agent on the true reward with a schedule of `steps`; return the counts of each part."""
     args = ppo.Args(
         env_id=config.env_id,
         seed=config.seed,
         **config.agent.model_dump(exclude=stages.NOT_PPO | {"total_steps"}),
         total_steps=steps,
     )
-    games = Points(envs.make_envs(config.env_id, args.num_envs, config.agent.linger, stages.games(config)))
+    games: Any = envs.make_envs(config.env_id, args.num_envs, config.agent.linger, stages.games(config))
+    if config.env_id == "ALE/DonkeyKong-v5":
+        games.env = counted = Places(games.env)
+    else:
+        games = counted = Points(games)  # type: ignore[assignment]
     agent = stages.load_agent(config, MemoryStore(), None)
-    parts, batch, played = list[tuple[int, int]](), args.num_envs * args.num_steps, 0
+    parts, batch, played = list[tuple[int, ...]](), args.num_envs * args.num_steps, 0
 
     def count(fraction: float, metrics: dict[str, float]) -> None:
         nonlocal played
         played += batch
         if played >= PART * (len(parts) + 1):
-            parts.append(games.take())
+            parts.append(counted.take())
 
     ppo.train(args, agent, games, "env", count, lambda: played >= until)
     games.close()
@@ -76,24 +128,19 @@ def main() -> None:
     args = parser.parse_args()
     overrides = configuration.parse_overrides(args.set)
     set_threads()
-    shares, minutes = [], []
+    every, minutes = [], []
     for seed in args.seeds:
         config = configuration.load(args.config, overrides | {"seed": seed})
         steps = args.steps or config.agent.final_steps or config.agent.total_steps
         used = time.process_time()
-        parts = learn(config, steps, args.until or steps)
+        every.append(learn(config, steps, args.until or steps))
         minutes.append(round((time.process_time() - used) / 60, 1))
-        shares.append([round(won / max(1, won + lost), 2) for won, lost in parts])
-        points = " ".join(f"{won}:{lost}" for won, lost in parts)
+        counts = "  ".join(":".join(map(str, part)) for part in every[-1])
+        what = "ended:first ladder:second" if config.env_id == "ALE/DonkeyKong-v5" else "won:lost"
         print(
-            f"seed {seed:3d}  won:lost in each {PART} steps  {points}  {minutes[-1]} core minutes", flush=True
+            f"seed {seed:3d}  {what} in each {PART} steps  {counts}  {minutes[-1]} core minutes", flush=True
         )
-    last = [one[-1] for one in shares if one]
-    if last:
-        print(
-            f"won at last: {np.mean(last):.2f} of all points on average, {min(last):.2f} with the worst seed"
-        )
-    print(json.dumps({"seeds": args.seeds, "set": args.set, "won": shares, "core_minutes": minutes}))
+    print(json.dumps({"seeds": args.seeds, "set": args.set, "parts": every, "core_minutes": minutes}))
 
 
 if __name__ == "__main__":

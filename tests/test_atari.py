@@ -1,5 +1,7 @@
 """Atari's games: what is hidden, how they are filmed, what agent and reward model make of stacked frames."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 from PIL import Image
 
+from benchmarks.agent_alone import Places
 from benchmarks.learning import MemoryStore
 from services import weights
 from services.agent_trainer import atari, clips, donkey_kong, envs, ppo, stages
@@ -237,3 +240,27 @@ def one_round(config: configuration.ExperimentConfig, filmed: bool) -> tuple[str
     assert len(result.true_returns) == 2
     assert all(-21 <= value <= 21 for value in result.true_returns)
     return trained.reward_model.sha256, result.agent.sha256, result.true_returns
+
+
+def test_judged_games_reward_what_a_teacher_judges_by_and_count_ladders() -> None:
+    """`benchmarks.agent_alone` plays consoles beside the games; a teacher plays them again afterwards."""
+    settings = atari.Settings(max_frames=1000)
+    games: Any = envs.make_envs("ALE/DonkeyKong-v5", 2, 0, settings)
+    games.env = places = Places(games.env)
+    games.reset(seed=5)
+    draw = np.random.default_rng(3)
+    actions = draw.choice([0, 2, 3], size=(600, 2))  # without jumps, which may begin where a game ended
+    actions[:71, 0] = [3] * 46 + [2] * 25  # to the first whole ladder, and up
+    rewards, climbed = np.array([games.step(row)[1] for row in actions]), 0  # [T, 2]
+    for game in range(2):
+        memory = donkey_kong.memory(settings, 5 + game, actions[:, game].tolist())
+        climbed += sum(donkey_kong.height(memory[a : a + 245]) <= 132 for a in (0, 250))
+        wanted = donkey_kong.judge(memory, np.zeros(600))
+        # But for the score, which breaks ties, and a game's first steps, which have no place of their own.
+        same = np.isclose(rewards[:, game], wanted, atol=0.1)
+        assert same[:250].all()  # 1,000 frames: a game
+        assert same.mean() > 0.98
+    ended, first, second = places.take()
+    assert (ended, second) == (4, 0)
+    assert first == climbed > 0
+    assert places.take() == (0, 0, 0)

@@ -24,45 +24,54 @@ WIDTH = 80.0  # of a girder
 SCORE = 1e-4  # what a point of the game's own score is worth beside a girder
 
 
+class Console:
+    """The console of one game, driven as ALE's vector environment, which shows no memory, drives its own."""
+
+    def __init__(self) -> None:
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self.ale = ALEInterface()
+        self.ale.setFloat("repeat_action_probability", 0.0)
+        self.ale.loadROM(roms.get_rom_path("donkey_kong") or "")
+        self.legal = self.ale.getMinimalActionSet()
+
+    def begin(self, frames: int) -> np.ndarray:
+        """Begin a game: FIRE, then nothing, for as many frames as were drawn; return the memory [128]."""
+        self.ale.reset_game()
+        for frame in range(frames):
+            self.ale.act(Action.FIRE if frame == 0 else Action.NOOP)
+        return self.ale.getRAM()
+
+    def step(self, action: int) -> np.ndarray:
+        """Take the action of this number for a step's frames; return the memory [128] uint8."""
+        for _ in range(atari.FRAMES_PER_STEP):
+            if not self.ale.game_over():
+                self.ale.act(self.legal[action])
+        return self.ale.getRAM()
+
+
 def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarray:
     """Play `actions` again from `seed`; return the console's memory after each of T steps: [T, 128] uint8.
 
-    ALE's vector environment shows no memory, so the console itself is driven as that environment drives it:
-    at a reset FIRE, then nothing for as many frames as it drew, then four frames an action. ValueError with
-    sticky actions: their draws cannot be repeated here.
+    ValueError with sticky actions: their draws cannot be repeated here.
     """
     if settings.sticky_actions:
         raise ValueError("Donkey Kong's teacher needs atari.sticky_actions = 0")
     console, games = _console(), _games(settings)
-    legal = console.getMinimalActionSet()
-
-    def begin(frames: int) -> None:
-        console.reset_game()
-        for frame in range(frames):
-            console.act(Action.FIRE if frame == 0 else Action.NOOP)
-
     seen = np.empty((len(actions), 128), np.uint8)
     _, info = games.env.reset(seed=seed)
-    begin(int(info["episode_frame_number"][0]))
+    console.begin(int(info["episode_frame_number"][0]))
     for step, action in enumerate(actions):
         number = games.allowed[[action]]
         _, _, terminated, truncated, info = games.env.step(number)
-        for _ in range(atari.FRAMES_PER_STEP):
-            if not console.game_over():
-                console.act(legal[int(number[0])])
-        seen[step] = console.getRAM()
+        seen[step] = console.step(int(number[0]))
         if terminated[0] or truncated[0]:
-            begin(int(info["episode_frame_number"][0]))
+            console.begin(int(info["episode_frame_number"][0]))
     return seen
 
 
 @cache  # kept, as the games are: to make both takes as long as some hundred steps
-def _console() -> ALEInterface:
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-    console = ALEInterface()
-    console.setFloat("repeat_action_probability", 0.0)
-    console.loadROM(roms.get_rom_path("donkey_kong") or "")
-    return console
+def _console() -> Console:
+    return Console()
 
 
 @lru_cache(maxsize=1)
