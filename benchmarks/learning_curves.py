@@ -94,8 +94,8 @@ def main() -> None:
         json.loads(line) for path in args.results for line in path.read_text("utf-8").splitlines() if line
     ]
     games = sorted({line["env_id"] for line in lines})
-    what = f"share of games with {args.ladder}" if args.ladder else "true return"
-    title = f"{', '.join(games)}: {what} of each round's agent"
+    what = f"share of games with {args.ladder}" if args.ladder else "true return of each round's agent"
+    title = f"{', '.join(games)}: {what}"
     low, high = args.range or ((0.0, 1.0) if args.ladder else (-21.0, 21.0))
     args.out.write_text(draw(title, curves_of(lines, args.ladder), low, high, args.target), encoding="utf-8")
     print(f"{args.out} written")

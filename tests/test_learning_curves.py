@@ -44,7 +44,7 @@ def test_a_ladder_is_drawn_by_the_share_of_games_that_led_up_it(
     assert nothing == learning_curves.HEIGHT - learning_curves.BOTTOM
     assert nothing - quarter == pytest.approx(height / 4, abs=0.2)
     words = [one.text for one in root.iter(svg + "text")]
-    assert "ALE/DonkeyKong-v5: share of games with y <= 101 of each round's agent" in words
+    assert "ALE/DonkeyKong-v5: share of games with y <= 101" in words
 
 
 def test_every_seed_has_a_line_and_every_teacher_a_mean(
