@@ -73,12 +73,10 @@ class Places(VectorWrapper[Any, Any, Any]):
         observations, scores, terminated, truncated, info = self.env.step(actions)
         judged = np.zeros(len(actions), np.float32)
         for i, console in enumerate(self.consoles):
-            seen = np.stack([self.stood[i], console.step(int(actions[i]))])
+            seen = donkey_kong.grounded(np.stack([self.stood[i], console.step(int(actions[i]))]))
             judged[i] = donkey_kong.judge(seen, np.array([0, scores[i]]))[1]
-            if seen[1, donkey_kong.JUMP] != 255:
-                seen[1, [donkey_kong.MARIO_Y, donkey_kong.JUMP]] = seen[0, donkey_kong.MARIO_Y], 255
             self.stood[i] = seen[1]
-            self.highest[i] = min(self.highest[i], donkey_kong.height(seen))
+            self.highest[i] = min(self.highest[i], seen[1, donkey_kong.MARIO_Y])
         for i in np.flatnonzero(terminated | truncated):
             self.ended.append(int(self.highest[i]))
             self.stood[i] = self.begin(i, int(info["episode_frame_number"][i]))
@@ -100,7 +98,7 @@ def learn(config: ExperimentConfig, steps: int, until: int) -> list[tuple[int, .
     )
     games: Any = envs.make_envs(config.env_id, args.num_envs, config.agent.linger, stages.games(config))
     if config.env_id == "ALE/DonkeyKong-v5":
-        games.env = counted = Places(games.env)
+        games.env = counted = Places(games.env)  # within: the game shows no numbers of actions and frames
     else:
         games = counted = Points(games)  # type: ignore[assignment]
     agent = stages.load_agent(config, MemoryStore(), None)

@@ -85,11 +85,19 @@ def height(seen: np.ndarray) -> int:
     return int(seen[standing, MARIO_Y].min(initial=FLOORS[0]))
 
 
+def grounded(seen: np.ndarray) -> np.ndarray:
+    """Return memory [T, 128] in which a jump is no climb: Mario is where he left the ground."""
+    seen = seen.copy()
+    for step in np.flatnonzero(seen[:, JUMP] != 255):
+        seen[step, MARIO_Y] = seen[step - 1, MARIO_Y] if step else FLOORS[0]
+    seen[:, JUMP] = 255
+    return seen
+
+
 def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     """Return the judgement [T] of a whole play, by memory [T, 128] and score [T] of each step."""
+    seen = grounded(seen)
     x, y = seen[:, MARIO_X].astype(float), seen[:, MARIO_Y].astype(float)
-    for step in np.flatnonzero(seen[:, JUMP] != 255):  # a jump is no climb: he is where he left the ground
-        y[step] = y[step - 1] if step else FLOORS[0]
     climbed = np.interp(-y, -FLOORS, np.arange(len(FLOORS)))  # 0 on the lowest girder, 5 on the highest
     girder = np.minimum(climbed.astype(int), len(FLOORS) - 2)
     near = np.stack([1 - np.abs(x[:, None] - xs).min(1) / WIDTH for xs in LADDERS], 1).clip(min=0)  # [T, 6]
