@@ -24,10 +24,8 @@ from shared.jobs import seed_for
 
 PRESETS = {
     "ALE/Pong-v5": Path("configs/pong.toml"),
-    "ALE/DonkeyKong-v5": Path("configs/donkey_kong.toml"),
+    donkey_kong.ENV_ID: Path("configs/donkey_kong.toml"),
 }
-
-
 LADDERS = (132, 101)  # y at the head of the first and the second whole ladder
 
 
@@ -69,7 +67,7 @@ def main() -> None:
         ) -> None:  # fmt: skip
             line = f"seed {config.seed:3d}  round {number:3d}  true return {mean:6.1f}"
             line += f"  {clock.read()['wall'] / 60:5.1f} min"
-            if args.env_id == "ALE/DonkeyKong-v5":
+            if args.env_id == donkey_kong.ENV_ID:
                 with clock.halted():
                     climbs.append(climbed(config, number, trained))
                 line += "".join(f"  {name} in {share:.2f}" for name, share in climbs[-1].items())

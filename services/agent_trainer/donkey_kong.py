@@ -12,12 +12,9 @@ from ale_py import Action, ALEInterface, LoggerMode, roms
 
 from services.agent_trainer import atari
 
-# Bytes of the console's 128.
-MARIO_X, MARIO_Y, JUMP = (
-    19,
-    27,
-    11,
-)  # a smaller y is higher; JUMP counts down in the air, and is 255 otherwise
+ENV_ID = "ALE/DonkeyKong-v5"
+# Bytes of the console's 128. A smaller y is higher; JUMP counts down in the air, and is 255 otherwise.
+MARIO_X, MARIO_Y, JUMP = 19, 27, 11
 FLOORS = np.array([154, 132, 101, 76, 48, 21])  # y at the head of each ladder, the lowest girder first
 LADDERS = ((110,), (50, 82), (90, 110), (50, 70), (110,), (78,))  # x of the whole ladders up from each girder
 WIDTH = 80.0  # of a girder
@@ -52,12 +49,12 @@ class Console:
 def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarray:
     """Play `actions` again from `seed`; return the console's memory after each of T steps: [T, 128] uint8.
 
-    ValueError with sticky actions: their draws cannot be repeated here.
+    A jump is no climb in it, see `grounded`. ValueError with sticky actions: their draws cannot be repeated.
     """
     if settings.sticky_actions:
         raise ValueError("Donkey Kong's teacher needs atari.sticky_actions = 0")
     console, games = _console(), _games(settings)
-    seen = np.empty((len(actions), 128), np.uint8)
+    seen, ends = np.empty((len(actions), 128), np.uint8), list[int]()
     _, info = games.env.reset(seed=seed)
     console.begin(int(info["episode_frame_number"][0]))
     for step, action in enumerate(actions):
@@ -66,7 +63,8 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
         seen[step] = console.step(int(number[0]))
         if terminated[0] or truncated[0]:
             console.begin(int(info["episode_frame_number"][0]))
-    return seen
+            ends.append(step + 1)
+    return np.concatenate([grounded(game) for game in np.split(seen, ends)])
 
 
 @cache  # kept, as the games are: to make both takes as long as some hundred steps
@@ -80,13 +78,12 @@ def _games(settings: atari.Settings) -> atari.Game:
 
 
 def height(seen: np.ndarray) -> int:
-    """Return the smallest y, the highest place, that Mario walked or climbed to, by memory [T, 128]."""
-    standing = seen[:, JUMP] == 255
-    return int(seen[standing, MARIO_Y].min(initial=FLOORS[0]))
+    """Return the smallest y, the highest place, that Mario came to, by memory [T, 128], jumps grounded."""
+    return int(seen[:, MARIO_Y].min(initial=FLOORS[0]))
 
 
 def grounded(seen: np.ndarray) -> np.ndarray:
-    """Return memory [T, 128] in which a jump is no climb: Mario is where he left the ground."""
+    """Return memory [T, 128] of one game in which a jump is no climb: Mario is where he left the ground."""
     seen = seen.copy()
     for step in np.flatnonzero(seen[:, JUMP] != 255):
         seen[step, MARIO_Y] = seen[step - 1, MARIO_Y] if step else FLOORS[0]
@@ -95,8 +92,7 @@ def grounded(seen: np.ndarray) -> np.ndarray:
 
 
 def judge(seen: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """Return the judgement [T] of a whole play, by memory [T, 128] and score [T] of each step."""
-    seen = grounded(seen)
+    """Return the judgement [T] of steps, by the memory [T, 128], with jumps grounded, and the score [T]."""
     x, y = seen[:, MARIO_X].astype(float), seen[:, MARIO_Y].astype(float)
     climbed = np.interp(-y, -FLOORS, np.arange(len(FLOORS)))  # 0 on the lowest girder, 5 on the highest
     girder = np.minimum(climbed.astype(int), len(FLOORS) - 2)

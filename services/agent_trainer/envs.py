@@ -236,7 +236,7 @@ def judgement(
     own. Teachers alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and
     Donkey Kong.
     """
-    if env_id == "ALE/DonkeyKong-v5":
+    if env_id == donkey_kong.ENV_ID:
         return donkey_kong.judge(donkey_kong.memory(settings, seed, actions.tolist()), rewards)
     if env_id.startswith("CartPole-") and observations is not None:
         return judge_cartpole(observations)

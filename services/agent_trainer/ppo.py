@@ -150,7 +150,7 @@ class Agent(nn.Module):
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Return frames [..., C, H, W] as the convolutions like them: of about size 1, [..., H, W, C]."""
-        x = ((frames - self.mean) / self.deviation).clamp(-5, 5).movedim(-3, -1)
+        x = ((frames - self.mean) * (1 / self.deviation)).clamp_(-5, 5).movedim(-3, -1)
         return x.to(torch.bfloat16 if self.in_bfloat16 else torch.float32).contiguous()
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,7 +257,7 @@ def update(
     for _ in range(args.update_epochs):
         order = torch.randperm(len(flat[0]), generator=draw).to(seen.device)
         for index in torch.split(order, args.minibatch_size):
-            some, actions, old_log_probs, advantage, target = (x[index] for x in flat)
+            some, actions, old_log_probs, advantage, target = (x.index_select(0, index) for x in flat)
             log_policy, value = agent(some)  # [B, A], [B]
             log_ratio = log_policy.gather(-1, actions[:, None]).squeeze(-1) - old_log_probs
             ratio = log_ratio.exp()
