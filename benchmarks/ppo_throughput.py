@@ -131,7 +131,7 @@ def main() -> None:
     )
     parser.add_argument("--turns", type=int, default=5, help="turns of each side")
     parser.add_argument(
-        "--steps", type=int, help="steps a turn; as a rule 2,048 of Pong and 16,384 of CartPole"
+        "--steps", type=int, help="steps a turn; as a rule 8,192 of Pong and 16,384 of CartPole"
     )
     parser.add_argument("--only", choices=ARGS, help="one of the games alone")
     parser.add_argument("--learn", choices=ARGS, help="how well they learn in as many steps, not how fast")
@@ -151,7 +151,7 @@ def main() -> None:
         print(json.dumps({"game": args.learn, "steps": args.steps, "returns": returns(sides)}))
         return
     found: dict[str, float] = {}
-    for game, steps in (("pong", 2048), ("cartpole", 16_384)):
+    for game, steps in (("pong", 8192), ("cartpole", 16_384)):
         if args.only in (None, game):
             found |= run[game](args.steps or steps, args.turns, checkout, False)[0]
     print(json.dumps(found))
