@@ -3,7 +3,8 @@
 The stages that the workers run, in one process, with a teacher's answers; nobody waits and no picture is
 drawn. No run stops early: the final agent is judged by 30 games after the last label. It prints a line for
 each round, and ends with one JSON object; its `core_minutes` are the processor time of all threads, which
-other work on the machine lengthens less. `--teacher coin` is the control.
+other work on the machine lengthens less. `--teacher coin` is the control. `--keep FOLDER` keeps each round's
+reward model and agent there, which `services.weights` reads, to look into what a run came to.
 
 Of Donkey Kong, whose score says little, it tells after each round in which share of the games Mario climbed
 the first whole ladder, and the second. For that they are played once more with the console's memory in view,
@@ -41,6 +42,14 @@ def climbed(config: ExperimentConfig, number: int, trained: Trained) -> dict[str
     return {f"y <= {y}": sum(height <= y for height in heights) / len(heights) for y in LADDERS}
 
 
+def keep(folder: Path, name: str, trained: Trained) -> None:
+    """Write what was trained to FOLDER/NAME-reward_model.safetensors and FOLDER/NAME-agent.safetensors."""
+    store, model, agent = trained
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, artifact in (("reward_model", model), ("agent", agent)):
+        (folder / f"{name}-{kind}.safetensors").write_bytes(store.get(artifact.key))
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -48,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-3"), help="1-3 or 4,7,9")
     parser.add_argument("--labels", type=int, help="labels in all, shared out over the rounds")
     parser.add_argument("--teacher", choices=KINDS, default="oracle", help="who answers")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for each round's reward model and agent")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
     path = PRESETS[args.env_id]
@@ -72,6 +82,8 @@ def main() -> None:
                     climbs.append(climbed(config, number, trained))
                 line += "".join(f"  {name} in {share:.2f}" for name, share in climbs[-1].items())
             print(line, flush=True)
+            if args.keep:
+                keep(args.keep, f"seed-{config.seed}-round-{number}", trained)
 
         results.append(run(config, Teacher(args.teacher, seed=seed), tell))
         took = clock.read()

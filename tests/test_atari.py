@@ -1,5 +1,7 @@
 """Atari's games: what is hidden, how they are filmed, what agent and reward model make of stacked frames."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 from PIL import Image
 
+from benchmarks import atari as benchmark
 from benchmarks.agent_alone import Places
 from benchmarks.learning import MemoryStore
 from services import weights
@@ -262,3 +265,24 @@ def test_judged_games_reward_what_a_teacher_judges_by_and_count_ladders() -> Non
     assert (ended, second) == (4, 0)
     assert first == climbed > 0
     assert places.take() == (0, 0, 0)
+
+
+def test_the_benchmark_tells_each_round_and_keeps_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = (
+        "rounds=2", "segments.collect_steps=400", "segments.collect_envs=2", "segments.length=12",
+        "labels.comparisons_per_round=4", "reward_model.epochs=1", "reward_model.final_epochs=1",
+        "agent.total_steps=128", "agent.final_steps=128", "agent.num_envs=4", "agent.num_steps=32",
+        "agent.minibatch_size=64",
+        "evaluation.episodes=2", "atari.max_frames=1000",
+    )  # fmt: skip
+    words = ["--env-id", "ALE/Pong-v5", "--seeds", "3", "--teacher", "coin", "--keep", str(tmp_path / "kept")]
+    monkeypatch.setattr("sys.argv", ["atari", *words, *(word for one in changes for word in ("--set", one))])
+    benchmark.main()
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["labels"], last["teacher"], len(last["rounds"][0])) == ([8], "coin", 2)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    assert len(kept) == 4
+    assert weights.load_agent(kept["seed-3-round-2-agent.safetensors"]).sizes["actions"] == 3
+    assert weights.load_reward_model(kept["seed-3-round-1-reward_model.safetensors"]).args.members == 3
