@@ -24,7 +24,7 @@ from benchmarks.learning import MemoryStore, seeds_of
 from services.agent_trainer import donkey_kong, envs, ppo, stages
 from services.torch_setup import set_threads
 from shared import config as configuration
-from shared.config import ExperimentConfig
+from shared.config import DONKEY_KONG, ExperimentConfig
 
 PART = 20_480  # steps whose points are counted together
 
@@ -97,7 +97,7 @@ def learn(config: ExperimentConfig, steps: int, until: int) -> list[tuple[int, .
         total_steps=steps,
     )
     games: Any = envs.make_envs(config.env_id, args.num_envs, config.agent.linger, stages.games(config))
-    if config.env_id == donkey_kong.ENV_ID:
+    if config.env_id == DONKEY_KONG:
         games.env = counted = Places(games.env)  # within: the game shows no numbers of actions and frames
     else:
         games = counted = Points(games)  # type: ignore[assignment]
@@ -134,7 +134,7 @@ def main() -> None:
         every.append(learn(config, steps, args.until or steps))
         minutes.append(round((time.process_time() - used) / 60, 1))
         counts = "  ".join(":".join(map(str, part)) for part in every[-1])
-        what = "ended:first ladder:second" if config.env_id == donkey_kong.ENV_ID else "won:lost"
+        what = "ended:first ladder:second" if config.env_id == DONKEY_KONG else "won:lost"
         print(
             f"seed {seed:3d}  {what} in each {PART} steps  {counts}  {minutes[-1]} core minutes", flush=True
         )

@@ -20,12 +20,12 @@ from benchmarks.peers.turn import Clock
 from services.agent_trainer import donkey_kong, stages
 from services.teachers import KINDS, Teacher
 from shared import config as configuration
-from shared.config import ExperimentConfig
+from shared.config import DONKEY_KONG, ExperimentConfig
 from shared.jobs import seed_for
 
 PRESETS = {
     "ALE/Pong-v5": Path("configs/pong.toml"),
-    donkey_kong.ENV_ID: Path("configs/donkey_kong.toml"),
+    DONKEY_KONG: Path("configs/donkey_kong.toml"),
 }
 LADDERS = (132, 101)  # y at the head of the first and the second whole ladder
 
@@ -77,7 +77,7 @@ def main() -> None:
         ) -> None:  # fmt: skip
             line = f"seed {config.seed:3d}  round {number:3d}  true return {mean:6.1f}"
             line += f"  {clock.read()['wall'] / 60:5.1f} min"
-            if args.env_id == donkey_kong.ENV_ID:
+            if args.env_id == DONKEY_KONG:
                 with clock.halted():
                     climbs.append(climbed(config, number, trained))
                 line += "".join(f"  {name} in {share:.2f}" for name, share in climbs[-1].items())

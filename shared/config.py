@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DONKEY_KONG = "ALE/DonkeyKong-v5"  # the game whose teacher reads more than the score
 
 
 class ConfigError(ValueError):
@@ -254,7 +255,7 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _donkey_kong_is_judged(self) -> Self:
-        if self.env_id == "ALE/DonkeyKong-v5" and self.atari.sticky_actions:
+        if self.env_id == DONKEY_KONG and self.atari.sticky_actions:
             raise ValueError(
                 "Donkey Kong needs atari.sticky_actions = 0: its teacher repeats the play exactly"
             )

@@ -22,6 +22,12 @@ from shared import config as configuration
 from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, seed_for
 
 SMALL = atari.Settings(frame_size=42, max_frames=1200)
+SHORT = {  # changes to Pong's preset that leave two rounds of a few seconds
+    "segments.collect_steps": 600, "segments.collect_envs": 2, "segments.length": 12, "rounds": 2,
+    "labels.comparisons_per_round": 6, "reward_model.epochs": 1, "agent.total_steps": 256,
+    "agent.num_envs": 4, "agent.num_steps": 32, "agent.minibatch_size": 64, "evaluation.episodes": 2,
+    "atari.max_frames": 1200,
+}  # fmt: skip
 
 
 def whole_frames(game: str, size: int, steps: int, seed: int) -> np.ndarray:
@@ -203,13 +209,7 @@ def test_members_of_a_reward_model_see_alike_and_learn_apart() -> None:
 
 def test_a_round_of_pong_from_end_to_end_and_again_the_same() -> None:
     """Collect, judge, train both, evaluate, film: everything but the waiting, twice with the same outcome."""
-    changes = {
-        "segments.collect_steps": 600, "segments.collect_envs": 2, "segments.length": 12, "rounds": 2,
-        "labels.comparisons_per_round": 6, "reward_model.epochs": 1, "agent.total_steps": 256,
-        "agent.num_envs": 4, "agent.num_steps": 32, "agent.minibatch_size": 64, "evaluation.episodes": 2,
-        "atari.max_frames": 1200,
-    }  # fmt: skip
-    config = configuration.load(configuration.Path("configs/pong.toml"), changes)
+    config = configuration.load(configuration.Path("configs/pong.toml"), SHORT)
     outcomes = [one_round(config, filmed) for filmed in (True, False)]
     assert outcomes[0] == outcomes[1]
 
@@ -270,15 +270,12 @@ def test_judged_games_reward_what_a_teacher_judges_by_and_count_ladders() -> Non
 def test_the_benchmark_tells_each_round_and_keeps_what_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = (
-        "rounds=2", "segments.collect_steps=400", "segments.collect_envs=2", "segments.length=12",
-        "labels.comparisons_per_round=4", "reward_model.epochs=1", "reward_model.final_epochs=1",
-        "agent.total_steps=128", "agent.final_steps=128", "agent.num_envs=4", "agent.num_steps=32",
-        "agent.minibatch_size=64",
-        "evaluation.episodes=2", "atari.max_frames=1000",
-    )  # fmt: skip
+    last_round = {"reward_model.final_epochs": 1, "agent.final_steps": 256}
+    changes = SHORT | last_round | {"labels.comparisons_per_round": 4}
     words = ["--env-id", "ALE/Pong-v5", "--seeds", "3", "--teacher", "coin", "--keep", str(tmp_path / "kept")]
-    monkeypatch.setattr("sys.argv", ["atari", *words, *(word for one in changes for word in ("--set", one))])
+    monkeypatch.setattr(
+        "sys.argv", ["atari", *words, *(f"--set={key}={value}" for key, value in changes.items())]
+    )
     benchmark.main()
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["labels"], last["teacher"], len(last["rounds"][0])) == ([8], "coin", 2)

@@ -12,7 +12,6 @@ from ale_py import Action, ALEInterface, LoggerMode, roms
 
 from services.agent_trainer import atari
 
-ENV_ID = "ALE/DonkeyKong-v5"
 # Bytes of the console's 128. A smaller y is higher; JUMP counts down in the air, and is 255 otherwise.
 MARIO_X, MARIO_Y, JUMP = 19, 27, 11
 FLOORS = np.array([154, 132, 101, 76, 48, 21])  # y at the head of each ladder, the lowest girder first

@@ -19,6 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import DtypeObservation, FrameStackObservation
 
 from services.agent_trainer import atari, donkey_kong
+from shared.config import DONKEY_KONG
 
 # Frames are drawn off screen; pygame needs no display and should not greet on standard output.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -236,7 +237,7 @@ def judgement(
     own. Teachers alone read it. It is the environment's reward, but in CartPole (`judge_cartpole`) and
     Donkey Kong.
     """
-    if env_id == donkey_kong.ENV_ID:
+    if env_id == DONKEY_KONG:
         return donkey_kong.judge(donkey_kong.memory(settings, seed, actions.tolist()), rewards)
     if env_id.startswith("CartPole-") and observations is not None:
         return judge_cartpole(observations)
