@@ -12,10 +12,12 @@ from gymnasium.vector import AutoresetMode
 from PIL import Image
 
 from benchmarks import atari as benchmark
+from benchmarks import reward_check
 from benchmarks.agent_alone import Places
 from benchmarks.learning import MemoryStore
 from services import weights
 from services.agent_trainer import atari, clips, donkey_kong, envs, ppo, stages
+from services.agent_trainer.play import Play
 from services.reward_trainer import reward_model
 from services.reward_trainer import stages as reward_stages
 from shared import config as configuration
@@ -283,3 +285,35 @@ def test_the_benchmark_tells_each_round_and_keeps_what_was_trained(
     assert len(kept) == 4
     assert weights.load_agent(kept["seed-3-round-2-agent.safetensors"]).sizes["actions"] == 3
     assert weights.load_reward_model(kept["seed-3-round-1-reward_model.safetensors"]).args.members == 3
+    kind = str(tmp_path / "kept" / "seed-3-round-{}.safetensors")
+    models = [kind.format("1-reward_model"), kind.format("2-reward_model")]
+    monkeypatch.setattr("sys.argv", ["reward_check", kind.format("2-agent"), *models, "--steps", "1600"])
+    reward_check.main()
+    checked = json.loads(capsys.readouterr().out.splitlines()[-1])["models"]
+    assert list(checked) == models
+    one, other = checked.values()
+    assert one["segments below"] + one["segments at"] + one["segments above"] == 16 * (100 // 25)
+    assert one["segments at"] == other["segments at"] > 0
+    assert one["at"] != other["at"]
+
+
+def test_a_reward_is_held_against_what_was_judged() -> None:
+    judged = torch.tensor([-1.0, 0, 0, 1])
+    right = reward_check.compare(3 * judged + 5, judged)
+    assert right["correlation"] == pytest.approx(1)
+    assert right["order"] == 1
+    assert (right["below"], right["at"], right["above"]) == (2, 5, 8)
+    wrong = reward_check.compare(
+        torch.tensor([2.0, 1, 1, 2]), judged
+    )  # of five pairs in order, two and a half
+    assert wrong["order"] == pytest.approx(2.5 / 5)
+    none = reward_check.compare(judged, torch.zeros(4))
+    assert (none["correlation"], none["order"], none["above"], none["segments at"]) == (None, None, None, 4)
+
+
+def test_segments_follow_one_another_within_episodes() -> None:
+    ended = torch.zeros(10, 2, dtype=torch.bool)
+    ended[4, 1] = True
+    play = Play(*(torch.zeros(0),) * 5, ended)
+    assert reward_check.segments(play, 3).tolist() == [[0, 0], [3, 0], [6, 0], [0, 1], [5, 1]]
+    assert len(reward_check.segments(play, 11)) == 0

@@ -1,0 +1,106 @@
+"""How well kept reward models tell what an agent does: `python -m benchmarks.reward_check AGENT MODEL...`.
+
+Both are files that `benchmarks.atari --keep` writes. The agent plays anew; its play is cut into segments, and
+what a model predicts of each is held against what a teacher judges by, which the model never sees:
+
+    correlation   of the two sums over a segment
+    order         share of the pairs that the teacher would order which the model puts in the same order
+    predicted     mean sum of the segments judged below 0, at 0 and above 0: in Pong lost, nothing, won
+
+A model may be right about the play it was asked about, and wrong about what the next agent does: give it the
+play of a better agent than it has seen. The last line is one JSON object.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from services import weights
+from services.agent_trainer import envs, ppo, stages
+from services.agent_trainer.choosing import clip_sums
+from services.agent_trainer.play import Play, whole
+from services.torch_setup import set_threads
+from shared import config as configuration
+from shared.config import ExperimentConfig
+
+Found = dict[str, float | None]
+
+
+def played(agent: ppo.Agent, config: ExperimentConfig, steps: int, seed: int) -> Play:
+    """Let the agent play `steps` steps, over all environments."""
+    games = envs.make_envs(
+        config.env_id, config.segments.collect_envs, config.segments.length, stages.games(config)
+    )
+    player, each = ppo.Player(games, seed), -(-steps // config.segments.collect_envs)
+    chunks = range(0, each, stages.CHUNK)
+    play = whole(ppo.rollout(agent, player, min(stages.CHUNK, each - done)) for done in chunks)
+    games.close()
+    return play
+
+
+def segments(play: Play, length: int) -> Tensor:
+    """Return step and environment [n, 2] at which segments begin that follow one another, within episodes."""
+    starts = []
+    for env in range(play.ended.shape[1]):
+        begin = 0
+        for end in [*(play.ended[:, env].nonzero()[:, 0] + 1).tolist(), len(play.ended)]:
+            starts += [[start, env] for start in range(begin, end - length + 1, length)]
+            begin = end
+    return torch.tensor(starts, dtype=torch.int64).view(-1, 2)
+
+
+def compare(predicted: Tensor, judged: Tensor) -> Found:
+    """Hold the predicted sums [n] of segments against the judged [n]; None where there is nothing to tell."""
+    differ = judged[:, None] > judged[None]  # [n, n]: the first is the better one
+    right = (predicted[:, None] > predicted[None]).float() + 0.5 * (predicted[:, None] == predicted[None])
+    both = torch.stack([predicted, judged])
+    found: Found = {
+        "correlation": float(torch.corrcoef(both)[0, 1]) if (both.std(1) > 0).all() else None,
+        "order": float(right[differ].mean()) if differ.any() else None,
+    }
+    for name, some in (("below", judged < 0), ("at", judged == 0), ("above", judged > 0)):
+        found[name] = float(predicted[some].mean()) if some.any() else None
+        found[f"segments {name}"] = int(some.sum())
+    return found
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("agent", type=Path, help="whose play it is")
+    parser.add_argument("models", type=Path, nargs="+", metavar="model", help="reward models to check")
+    parser.add_argument("--config", type=Path, default=Path("configs/pong.toml"), help="the configuration")
+    parser.add_argument("--steps", type=int, default=12_288, help="steps to play, over all environments")
+    parser.add_argument("--seed", type=int, default=77, help="of the play")
+    args = parser.parse_args()
+    set_threads()
+    config = configuration.load(args.config)
+    play = played(weights.load_agent(args.agent.read_bytes()), config, args.steps, args.seed)
+    starts, length = segments(play, config.segments.length), config.segments.length
+    if not len(starts):
+        raise SystemExit(f"no episode was {length} steps long: give more --steps")
+    steps = [
+        torch.from_numpy(stages.judge(config, args.seed, play, env)) for env in range(play.ended.shape[1])
+    ]
+    judged = torch.stack([steps[env][start : start + length].sum() for start, env in starts.tolist()])
+    every: dict[str, Found] = {}
+    for path in args.models:
+        model = weights.load_reward_model(path.read_bytes())
+        every[str(path)] = found = compare(clip_sums(play, model.members, starts, length).mean(0), judged)
+        shown = "  ".join(
+            f"{name} {'-' if value is None else format(value, '.2f' if isinstance(value, float) else 'd')}"
+            for name, value in found.items()
+        )
+        print(f"{path}  {shown}", flush=True)
+    rounded = {
+        name: {key: value if value is None else round(value, 3) for key, value in found.items()}
+        for name, found in every.items()
+    }
+    print(json.dumps({"agent": str(args.agent), "steps": args.steps, "models": rounded}))
+
+
+if __name__ == "__main__":
+    main()
