@@ -3,9 +3,10 @@
 Both are files that `benchmarks.atari --keep` writes. The agent plays anew; its play is cut into segments, and
 what a model predicts of each is held against what a teacher judges by, which the model never sees:
 
-    correlation   of the two sums over a segment
-    order         share of the pairs that the teacher would order which the model puts in the same order
-    predicted     mean sum of the segments judged below 0, at 0 and above 0: in Pong lost, nothing, won
+    correlation         of the two sums over a segment
+    order               share of the pairs that the teacher would order which the model puts in the same order
+    below, at, above    mean predicted sum of the segments judged below 0, at 0, above 0, and how many these
+                        are: in Pong lost, nothing, won
 
 A model may be right about the play it was asked about, and wrong about what the next agent does: give it the
 play of a better agent than it has seen. The last line is one JSON object.
@@ -13,6 +14,7 @@ play of a better agent than it has seen. The last line is one JSON object.
 
 import argparse
 import json
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from services import weights
 from services.agent_trainer import envs, ppo, stages
-from services.agent_trainer.choosing import clip_sums
+from services.agent_trainer.choosing import clip_sums, whole_segments
 from services.agent_trainer.play import Play, whole
 from services.torch_setup import set_threads
 from shared import config as configuration
@@ -43,26 +45,28 @@ def played(agent: ppo.Agent, config: ExperimentConfig, steps: int, seed: int) ->
 
 def segments(play: Play, length: int) -> Tensor:
     """Return step and environment [n, 2] at which segments begin that follow one another, within episodes."""
-    starts = []
-    for env in range(play.ended.shape[1]):
-        begin = 0
-        for end in [*(play.ended[:, env].nonzero()[:, 0] + 1).tolist(), len(play.ended)]:
-            starts += [[start, env] for start in range(begin, end - length + 1, length)]
-            begin = end
-    return torch.tensor(starts, dtype=torch.int64).view(-1, 2)
+    chosen: list[list[int]] = []
+    for start, env in sorted(whole_segments(play, length).tolist(), key=itemgetter(1)):
+        if not chosen or env != chosen[-1][1] or start >= chosen[-1][0] + length:
+            chosen.append([start, env])
+    return torch.tensor(chosen, dtype=torch.int64).view(-1, 2)
 
 
 def compare(predicted: Tensor, judged: Tensor) -> Found:
     """Hold the predicted sums [n] of segments against the judged [n]; None where there is nothing to tell."""
+
+    def rounded(number: Tensor) -> float:
+        return round(float(number), 3)
+
     differ = judged[:, None] > judged[None]  # [n, n]: the first is the better one
     right = (predicted[:, None] > predicted[None]).float() + 0.5 * (predicted[:, None] == predicted[None])
     both = torch.stack([predicted, judged])
     found: Found = {
-        "correlation": float(torch.corrcoef(both)[0, 1]) if (both.std(1) > 0).all() else None,
-        "order": float(right[differ].mean()) if differ.any() else None,
+        "correlation": rounded(torch.corrcoef(both)[0, 1]) if (both.std(1) > 0).all() else None,
+        "order": rounded(right[differ].mean()) if differ.any() else None,
     }
     for name, some in (("below", judged < 0), ("at", judged == 0), ("above", judged > 0)):
-        found[name] = float(predicted[some].mean()) if some.any() else None
+        found[name] = rounded(predicted[some].mean()) if some.any() else None
         found[f"segments {name}"] = int(some.sum())
     return found
 
@@ -95,11 +99,7 @@ def main() -> None:
             for name, value in found.items()
         )
         print(f"{path}  {shown}", flush=True)
-    rounded = {
-        name: {key: value if value is None else round(value, 3) for key, value in found.items()}
-        for name, found in every.items()
-    }
-    print(json.dumps({"agent": str(args.agent), "steps": args.steps, "models": rounded}))
+    print(json.dumps({"agent": str(args.agent), "steps": args.steps, "models": every}))
 
 
 if __name__ == "__main__":

@@ -303,9 +303,7 @@ def test_a_reward_is_held_against_what_was_judged() -> None:
     assert right["correlation"] == pytest.approx(1)
     assert right["order"] == 1
     assert (right["below"], right["at"], right["above"]) == (2, 5, 8)
-    wrong = reward_check.compare(
-        torch.tensor([2.0, 1, 1, 2]), judged
-    )  # of five pairs in order, two and a half
+    wrong = reward_check.compare(torch.tensor([2.0, 1, 1, 2]), judged)  # two and a half of five pairs right
     assert wrong["order"] == pytest.approx(2.5 / 5)
     none = reward_check.compare(judged, torch.zeros(4))
     assert (none["correlation"], none["order"], none["above"], none["segments at"]) == (None, None, None, 4)
