@@ -7,8 +7,9 @@
 All learn from the true reward with the same settings, CleanRL's: Pong with 8 environments of 128 steps,
 4 epochs, minibatches of 256, the network of Mnih et al. on 84 pixels; CartPole with 4 environments of 128
 steps. "whole frames" leaves the rows with Pong's score in, as the peers do; the other line is what Lockstep
-trains on. `--learn` tells the mean return of the last 20 episodes instead, one seed a turn. The last line is
-one JSON object: ratios of steps a second, Pong's with whole frames.
+trains on. `--learn` tells the mean return of the last 20 episodes instead, one seed a turn, of sides that all
+learn at the same time with one thread each. The last line is one JSON object: ratios of steps a second, those
+of Pong with whole frames.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from benchmarks.peers.turn import Clock, Work, serve
-from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
+from benchmarks.side_by_side import Side, measure, ours, ratio, theirs, together
 from services.agent_trainer import atari, ppo
 from services.agent_trainer.envs import make_envs
 from services.reward_trainer import reward_model
@@ -69,58 +70,46 @@ def our_work(kind: str, steps: int, learn: bool) -> Work:
     return work
 
 
-def mine(name: str, kind: str, steps: int, learn: bool) -> Side:
-    """Return a side that is Lockstep's."""
-    return Side(name, ours("ppo_throughput", kind, steps, int(learn)))
+def sides_of(game: str, steps: int, checkout: Path | None, learn: bool) -> tuple[list[Side], list[Side]]:
+    """Return Lockstep's sides, the one that is compared first, and with a checkout the peers'."""
+    own = {"pong-whole": "Lockstep, whole frames", "pong": "Lockstep"}
+    if not learn:
+        own["pong-reward-model"] = "Lockstep, reward model"
+    if game == "cartpole":
+        own = {"cartpole": "Lockstep"}
+    mine = [Side(name, ours("ppo_throughput", kind, steps, int(learn))) for kind, name in own.items()]
+    peers = []
+    if checkout and game == "pong":
+        rom = "PongNoFrameskip-v4"
+        peers.append(Side("CleanRL", theirs("cleanrl", "with_cleanrl", checkout, "ppo_atari", rom, steps)))
+        peers.append(Side("Stable-Baselines3", theirs("sb3", "with_sb3", rom, steps)))
+    elif checkout:
+        peers.append(
+            Side("CleanRL", theirs("cleanrl", "with_cleanrl", checkout, "ppo", "CartPole-v1", steps))
+        )
+    return mine, peers
 
 
-def returns(sides: list[Side]) -> dict[str, list[float]]:
-    """Print what each side's seeds came to; return it."""
-    found = {side.name: [round(turn["return"], 1) for turn in side.turns] for side in sides}
-    for name, values in found.items():
-        print(f"{name:28} mean return {statistics.fmean(values):7.1f}   by seed {values}")
+def speed(game: str, steps: int, turns: int, checkout: Path | None) -> dict[str, float]:
+    """Measure a game; return the ratios to each peer of what is compared."""
+    mine, peers = sides_of(game, steps, checkout, learn=False)
+    print(f"\n{game}, {steps} steps a turn: steps")
+    measure([*mine, *peers], turns)
+    found = {}
+    print(f"\n{'ratio to':20} " + " ".join(f"{side.name:>22}" for side in mine))
+    for peer in peers:
+        cells = (f"{ratio(side, peer):.2f} (cpu {ratio(side, peer, 'cpu'):.2f})" for side in mine)
+        print(f"{peer.name:20} " + " ".join(f"{cell:>22}" for cell in cells))
+        key = {"CleanRL": "cleanrl", "Stable-Baselines3": "sb3"}[peer.name]
+        found[f"{game}_vs_{key}"] = round(ratio(mine[0], peer), 3)
     return found
 
 
-def pong(steps: int, turns: int, checkout: Path | None, learn: bool) -> tuple[dict[str, float], list[Side]]:
-    """Measure Pong; return the ratios that were asked for, and the sides."""
-    whole = mine("Lockstep, whole frames", "pong-whole", steps, learn)
-    shown = mine("Lockstep", "pong", steps, learn)
-    with_reward = mine("Lockstep, reward model", "pong-reward-model", steps, learn)
-    peers = {}
-    if checkout:
-        arguments = (checkout, "ppo_atari", "PongNoFrameskip-v4", steps)
-        peers["pong_vs_cleanrl"] = Side("CleanRL", theirs("cleanrl", "with_cleanrl", *arguments))
-        peers["pong_vs_sb3"] = Side(
-            "Stable-Baselines3", theirs("sb3", "with_sb3", "PongNoFrameskip-v4", steps)
-        )
-    sides = [whole, shown, *([] if learn else [with_reward]), *peers.values()]
-    print(f"\nPong, {steps} steps a turn: steps")
-    measure(sides, turns, warm=not learn)
-    print(f"\n{'ratio to':20} {'whole frames':>22} {'as Lockstep shows it':>24} {'and a reward model':>22}")
-    for peer in peers.values():
-        cells = (
-            f"{ratio(side, peer):.2f} (cpu {ratio(side, peer, 'cpu'):.2f})"
-            for side in (whole, shown, with_reward)
-            if side in sides
-        )
-        print(f"{peer.name:20} " + " ".join(f"{cell:>22}" for cell in cells))
-    return {key: round(ratio(whole, peer), 3) for key, peer in peers.items()}, sides
-
-
-def cartpole(
-    steps: int, turns: int, checkout: Path | None, learn: bool
-) -> tuple[dict[str, float], list[Side]]:
-    """Measure CartPole; return the ratio and the sides."""
-    sides = [mine("Lockstep", "cartpole", steps, learn)]
-    if checkout:
-        arguments = (checkout, "ppo", "CartPole-v1", steps)
-        sides.append(Side("CleanRL", theirs("cleanrl", "with_cleanrl", *arguments)))
-    print(f"\nCartPole, {steps} steps a turn: steps")
-    measure(sides, turns, warm=not learn)
-    found = ratio(sides[0], sides[-1])
-    print(f"ratio {found:.2f} (cpu {ratio(sides[0], sides[-1], 'cpu'):.2f})")
-    return {"cartpole_vs_cleanrl": round(found, 3)}, sides
+def learned(side: Side) -> str:
+    """Say what a side's seeds came to so far: the mean return of the last 20 episodes of each."""
+    values, hours = [turn["return"] for turn in side.turns], side.turns[-1]["wall"] / 3600
+    by_seed = [round(value, 1) for value in values]
+    return f"{side.name:24} mean return {statistics.fmean(values):7.1f}   by seed {by_seed}   {hours:.2f} h"
 
 
 def main() -> None:
@@ -143,17 +132,18 @@ def main() -> None:
     checkout = args.cleanrl.resolve() if args.cleanrl else None
     if checkout and not (checkout / "cleanrl" / "ppo_atari.py").exists():
         raise SystemExit(f"{checkout} is no checkout of CleanRL: it has no cleanrl/ppo_atari.py")
-    run = {"pong": pong, "cartpole": cartpole}
     if args.learn:
         if not args.steps:
             raise SystemExit("--learn needs --steps")
-        _, sides = run[args.learn](args.steps, args.turns, checkout, True)
-        print(json.dumps({"game": args.learn, "steps": args.steps, "returns": returns(sides)}))
+        mine, peers = sides_of(args.learn, args.steps, checkout, learn=True)
+        together([*mine, *peers], args.turns, learned)
+        returns = {side.name: [round(turn["return"], 1) for turn in side.turns] for side in (*mine, *peers)}
+        print(json.dumps({"game": args.learn, "steps": args.steps, "returns": returns}))
         return
     found: dict[str, float] = {}
     for game, steps in (("pong", 8192), ("cartpole", 16_384)):
         if args.only in (None, game):
-            found |= run[game](args.steps or steps, args.turns, checkout, False)[0]
+            found |= speed(game, args.steps or steps, args.turns, checkout)
     print(json.dumps(found))
 
 

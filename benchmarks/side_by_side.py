@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,11 +54,14 @@ class Side:
     turns: list[dict[str, float]] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
 
-    def turn(self, folder: Path) -> dict[str, float]:
-        """Let it work once; `folder` is where it runs, and where what it says is kept."""
+    def turn(self, folder: Path, **variables: str) -> dict[str, float]:
+        """Let it work once; `folder` is where it runs, and where what it says is kept.
+
+        `variables` are put into the environment of its process, which its first turn starts.
+        """
         log = folder / "stderr"
         if self.process is None:
-            environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
+            environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"} | variables
             with log.open("w") as said:
                 self.process = subprocess.Popen(
                     self.command, cwd=folder, env=environment, text=True, stderr=said,
@@ -117,6 +121,27 @@ def measure(sides: Sequence[Side], turns: int, warm: bool = True) -> None:
     for side in sides:
         each = " ".join(f"{turn['units'] / turn['wall']:.4g}" for turn in side.turns)
         print(f"{side.name:{width}} {side.rate():12,.1f} {side.rate('cpu'):13,.1f}   {each}")
+
+
+def together(sides: Sequence[Side], turns: int, tell: Callable[[Side], str]) -> None:
+    """Let all sides work at the same time, one thread each, and `tell` of every turn.
+
+    For what comes of the work, not for how fast it is done: the processors share more of it so.
+    """
+    with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
+
+        def work(side: Side, own: Path) -> None:
+            own.mkdir()
+            try:
+                for _ in range(turns):
+                    side.turns.append(side.turn(own, OMP_NUM_THREADS="1"))
+                    print(tell(side), flush=True)
+            finally:
+                side.stop()
+
+        with ThreadPoolExecutor(len(sides)) as pool:
+            for done in [pool.submit(work, side, Path(folder, str(i))) for i, side in enumerate(sides)]:
+                done.result()
 
 
 def ratio(mine: Side, other: Side, clock: str = "wall") -> float:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from benchmarks import clip_encoding, env_throughput, ppo_throughput, reward_model
 from benchmarks.peers.turn import Clock, Work
-from benchmarks.side_by_side import Side, measure, ratio
+from benchmarks.side_by_side import Side, measure, ratio, together
 from services.agent_trainer import atari
 
 
@@ -72,6 +73,20 @@ def test_sides_take_turns_and_their_ratio_is_that_of_their_rates(capsys: pytest.
     assert "60.0" in capsys.readouterr().out
 
 
-def test_a_side_that_fails_says_why() -> None:
+def test_sides_that_learn_work_at_the_same_time_with_one_thread_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    work = '{"units": 1, "return": float(__import__("os").environ["OMP_NUM_THREADS"])}'
+    first, second = side("first", work), side("second", work)
+    together([first, second], 2, ppo_throughput.learned)
+    assert [turn["return"] for turn in (*first.turns, *second.turns)] == [1, 1, 1, 1]
+    assert (
+        sorted(line.split()[0] for line in capsys.readouterr().out.splitlines())
+        == ["first"] * 2 + ["second"] * 2
+    )
+
+
+@pytest.mark.parametrize("run", [measure, lambda sides, turns: together(sides, turns, str)])
+def test_a_side_that_fails_says_why(run: Callable[..., None]) -> None:
     with pytest.raises(SystemExit, match=r"(?s)broken did not answer.*ZeroDivisionError"):
-        measure([side("broken", "1 / 0")], turns=1)
+        run([side("broken", "1 / 0")], turns=1)
