@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import clip_encoding, env_throughput, ppo_throughput, reward_model
+from benchmarks import clip_encoding, env_throughput, gradient_steps, ppo_throughput, reward_model
 from benchmarks.peers.turn import Clock, Work
 from benchmarks.side_by_side import Side, measure, ratio, together
 from services.agent_trainer import atari
@@ -51,6 +51,11 @@ def test_pong_is_trained_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_how_well_it_learned_is_the_return_of_the_last_episodes() -> None:
     assert 8 < did(ppo_throughput.our_work("cartpole", 512, learn=True))["return"] < 200
+
+
+@pytest.mark.parametrize("kind", ["agent", "ensemble"])
+def test_gradient_steps_are_taken(kind: str) -> None:
+    assert did(gradient_steps.our_work(kind, bfloat16=True, compiled=False, steps=1))["units"] == 1
 
 
 @pytest.mark.parametrize("kind", ["ours", "bare"])

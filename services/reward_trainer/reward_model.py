@@ -74,7 +74,7 @@ class RewardModel(nn.Module):
                 bound = (channels // groups * side * side) ** -0.5
                 for parameter in layer.parameters():  # by our own draw: the same seed makes the same model
                     nn.init.uniform_(parameter, -bound, bound, generator=draw)
-                layers, channels = [*layers, layer, nn.ReLU()], 16 * args.members
+                layers, channels = [*layers, layer, nn.ReLU(inplace=True)], 16 * args.members
             self.eyes = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             features = self.eyes(torch.zeros(1, *shape)).numel() // args.members
         for inputs, units in pairwise((features, args.hidden, args.hidden, 1)):
@@ -92,9 +92,9 @@ class RewardModel(nn.Module):
     def features(self, observations: Tensor) -> Tensor:
         """Return each member's last hidden layer [M, n, H] for n observations [..., *O]."""
         x = observations.flatten(0, -len(self.shape) - 1).to(self.mean.device)
-        x = ((x - self.mean) / self.deviation).clamp(-10, 10)  # [n, *O]
+        x = ((x - self.mean) / self.deviation).clamp_(-10, 10)  # [n, *O]
         if self.eyes is not None:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.to(torch.bfloat16 if self.args.bfloat16 else x.dtype, memory_format=torch.channels_last)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.args.bfloat16):
                 x = self.eyes(x).float().reshape(len(x), self.args.members, -1).transpose(0, 1)
         x = x.expand(self.args.members, -1, -1)  # [M, n, features]
