@@ -1,7 +1,7 @@
 """PPO steps a second beside CleanRL and Stable-Baselines3:
 
     python -m benchmarks.ppo_throughput --cleanrl PATH                  # speed; PATH is a checkout of CleanRL
-    python -m benchmarks.ppo_throughput --cleanrl PATH --learn pong --steps 2000000 --turns 3
+    python -m benchmarks.ppo_throughput --cleanrl PATH --learn pong --steps 800000 --turns 1
     python -m benchmarks.ppo_throughput --cleanrl PATH --learn cartpole --steps 50000 --turns 5
 
 All learn from the true reward with the same settings, CleanRL's: Pong with 8 environments of 128 steps,
