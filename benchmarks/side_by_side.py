@@ -102,16 +102,16 @@ def theirs(peer: str, script: str, *arguments: object) -> list[str]:
     return [python_of(peer), str(path), *map(str, arguments)]
 
 
-def measure(sides: Sequence[Side], turns: int, warm: bool = True) -> None:
-    """Let the sides take turns, and print how fast they were; a first one of each warms up if `warm`."""
+def measure(sides: Sequence[Side], turns: int) -> None:
+    """Let the sides take turns, and print how fast they were; a first one of each warms up."""
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-") as folder:
         try:
-            for number in range(turns + warm):
+            for number in range(1 + turns):
                 for place, side in enumerate(sides):
                     own = Path(folder) / str(place)
                     own.mkdir(exist_ok=True)
                     done = side.turn(own)
-                    if number >= warm:
+                    if number > 0:
                         side.turns.append(done)
         finally:
             for side in sides:

@@ -34,7 +34,7 @@ COLOURS = """video => {
 
 
 @pytest.mark.parametrize(("name", "size"), [("pong", (160, 160)), ("donkey_kong", (160, 180))])
-def test_a_person_labels_a_round_of_a_game_by_keyboard(
+def test_a_person_labels_two_rounds_of_a_game_by_keyboard(
     tmp_path: Path, browser: Browser, name: str, size: tuple[int, int]
 ) -> None:
     (port,) = free_ports(1)
