@@ -39,13 +39,27 @@ def whole_frames(game: str, size: int, steps: int, seed: int) -> np.ndarray:
     return np.stack([games.step(np.zeros(1, np.int64))[0][0, -1] for _ in range(steps)])
 
 
-@pytest.mark.parametrize(("game", "size"), [("pong", 84), ("pong", 42), ("donkey_kong", 84)])
+@pytest.mark.parametrize("size", [36, 42, 48, 60, 64, 80, 84, 96, 210])
+def test_no_row_that_is_shown_is_made_of_rows_with_the_score(size: int) -> None:
+    """Nothing is done, so Kong stands still; the bonus above him counts down."""
+    games = atari.make_games("donkey_kong", 1, atari.Settings(frame_size=size))
+    games.reset(seed=1)
+    shown = np.stack([games.step(np.zeros(1, np.int64))[0][0, -1] for _ in range(250)])
+    assert (shown[:, 0] == shown[0, 0]).all()
+    whole = whole_frames("donkey_kong", size, 250, seed=1)
+    hidden = whole[:, : games.rows.start]
+    assert (hidden != hidden[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("game", "size"), [("pong", 84), ("pong", 42), ("donkey_kong", 84), ("donkey_kong", 60)]
+)
 def test_the_score_is_cut_off_and_the_field_is_not(game: str, size: int) -> None:
     games = atari.make_games(game, 1, atari.Settings(frame_size=size))
     games.reset(seed=1)
     shown = np.stack([games.step(np.zeros(1, np.int64))[0][0, -1] for _ in range(250)])
     whole = whole_frames(game, size, 250, seed=1)
-    first, last = (row * size // atari.ROWS for row in atari.VISIBLE[game])
+    first, last = games.rows.start, games.rows.stop
     kept = whole[:, first:last].copy()
     if game == "donkey_kong":
         kept[:, shown[0] != whole[0, first:last]] = 0  # the lives, made black in every frame alike

@@ -21,7 +21,7 @@ ROWS, COLUMNS = 210, 160  # of the console's picture
 FRAMES_PER_STEP = 4
 FRAMES_PER_SECOND = 60
 # Rows that are shown, to people too; the score stands above them. Games that are not here are shown whole.
-VISIBLE = {"pong": (35, 195), "donkey_kong": (15, 195)}
+VISIBLE = {"pong": (35, 195), "donkey_kong": (14, 194)}
 # Boxes within them that are made black (top, bottom, left, right): Donkey Kong's two boxes are lives.
 BLACK = {"donkey_kong": (20, 35, 112, 132)}
 
@@ -44,7 +44,8 @@ class Game(VectorWrapper[Any, Any, Any]):
         self.hide_end = hide_end
         height, width = env.single_observation_space.shape[1:3]  # type: ignore[index]
         first, last = VISIBLE.get(game, (0, ROWS))
-        self.rows = slice(first * height // ROWS, last * height // ROWS)
+        # A small row is a mean of the console's rows that it covers, so one that is partly hidden is hidden.
+        self.rows = slice(-(-first * height // ROWS), last * height // ROWS)
         top, bottom, left, right = BLACK.get(game, (0, 0, 0, 0))
         self.black = (
             slice(top * height // ROWS, -(-bottom * height // ROWS)),
