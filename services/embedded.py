@@ -145,7 +145,7 @@ def ensure_experiment(system: System, config: ExperimentConfig) -> str | None:
     with system.database.read() as session:
         stored = session.scalar(select(Experiment.config).where(Experiment.name == config.name))
     if stored is None:
-        known_environments.check(config.env_id)
+        known_environments.check(config)
         with system.database.write() as session:
             _, hints = rounds.create_experiment(session, config, "lockstep run")
         system.broker.send(hints)

@@ -15,7 +15,7 @@ def create(settings: Settings, config: ExperimentConfig, folder: Path) -> str:
 
     The clips go into the store first; the database then takes everything in one transaction.
     """
-    known_environments.check(config.env_id)
+    known_environments.check(config)
     with as_owner(reuse.ReuseError):
         migrate(settings.database_url)
     database = Database(settings.database_url)

@@ -1,5 +1,6 @@
 """An environment of one's own: a whole experiment with the documented example, errors that say what to do."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from services import known_environments
-from services.agent_trainer import clips, envs, ppo
+from services.agent_trainer import atari, clips, envs, ppo
 from services.worker_loop import work
 from shared import config
 from shared.config import ConfigError
@@ -146,11 +147,31 @@ def test_a_module_that_is_not_there_is_named_before_anything_is_created(
     odd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="no module 'my_game'"):
-        known_environments.check("my_game:Thing-v0")
-    known_environments.check("catch:Catch-v0")  # of the folder that is looked into by itself
+        known_environments.check(tiny(env_id="my_game:Thing-v0"))
+    known_environments.check(tiny(env_id="catch:Catch-v0"))  # of the folder that is looked into by itself
     (odd / "my_game.py").write_text("raise SystemExit('run')")
     monkeypatch.setenv("LOCKSTEP_ENVIRONMENTS_DIR", str(odd))
-    known_environments.check("my_game:Thing-v0")  # it is not run
+    known_environments.check(tiny(env_id="my_game:Thing-v0"))  # it is not run
+
+
+def test_a_game_that_is_not_there_and_an_action_it_has_not_are_named_before_anything_is_created() -> None:
+    with pytest.raises(ConfigError, match=r"no environment 'ALE/Pog-v5'; did you mean ALE/Pong-v5\?"):
+        known_environments.check(tiny(env_id="ALE/Pog-v5"))
+    with pytest.raises(ConfigError, match=r"atari.actions: ALE/Pong-v5 has the actions 0 to 5, .* \[17\]"):
+        known_environments.check(tiny(env_id="ALE/Pong-v5", atari={"actions": [0, 17]}))
+    known_environments.check(tiny(env_id="ALE/Pong-v5", atari={"actions": [0, 5]}))
+    known_environments.check(tiny(env_id="ALE/TicTacToe3D-v5"))
+    assert all(
+        atari.rom_name(env_id) == gym.spec(env_id).kwargs["game"]
+        for env_id in gym.registry
+        if env_id.startswith("ALE/")
+    )
+
+
+def test_a_module_of_the_folder_is_found_without_further_ado() -> None:
+    command = [sys.executable, "-m", "services.agent_trainer.ppo", "--env-id", "catch:Catch-v0"]
+    command += ["--total-steps", "512", "--num-envs", "2"]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=120)
 
 
 def test_the_example_from_end_to_end(tmp_path: Path, sqlite_template: Path) -> None:

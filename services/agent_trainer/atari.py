@@ -13,7 +13,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
@@ -87,10 +86,8 @@ class Game(VectorWrapper[Any, Any, Any]):
 
 def rom_name(env_id: str) -> str | None:
     """Return the name under which the game of `ALE/DonkeyKong-v5` is known to ALE, None if it is none."""
-    if not (env_id.startswith("ALE/") and env_id.endswith("-v5")):
-        return None
-    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in env_id[4:-3]).removeprefix("_")
-    return name if env_id[4].isupper() and name in roms.get_all_rom_ids() else None
+    known = gym.registry.get(env_id) if env_id.startswith("ALE/") else None
+    return str(known.kwargs["game"]) if known else None
 
 
 def make_games(

@@ -3,12 +3,10 @@
 import sys
 
 from services.agent_trainer import envs
-from shared.settings import load_settings
 
 
 def main(env_id: str) -> None:
     """Say what an environment looks like to an agent; UnknownEnvironment if it can't be played."""
-    sys.path.insert(0, str(load_settings().environments_dir))
     made = envs.make_envs(env_id, 1)
     seen, played = made.single_observation_space, made.single_action_space
     made.close()

@@ -73,7 +73,7 @@ def list_experiments(
 def create(body: NewExperiment, request: Request, service: Service) -> dict[str, Any]:
     """Create an experiment and begin its first round."""
     parsed = config.parse(body.config)
-    known_environments.check(parsed.env_id)
+    known_environments.check(parsed)
     with service.database.write() as session:
         past = None
         if body.labels_from is not None:

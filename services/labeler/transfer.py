@@ -156,7 +156,7 @@ def _create(
             archive.unpack(file, place, service.settings.import_mib << 20, partial(spool.check_room, place))
             changed = config.changed(reuse.config_of(place), config.parse_overrides(changes))
             wanted = config.parse({**changed, "name": name})
-            known_environments.check(wanted.env_id)
+            known_environments.check(wanted)
             _refuse_if_taken(service, name)
             with (
                 reuse.from_folder(place, wanted, service.store) as past,
