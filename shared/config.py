@@ -182,7 +182,12 @@ class AgentConfig(Section):
         ge=1,
         description="environment steps after which training stores a checkpoint and begins fresh episodes",
     )
-    hidden: int = Field(64, ge=1, le=16_384, description="units in each of the two hidden layers")
+    hidden: int = Field(
+        64,
+        ge=1,
+        le=16_384,
+        description="units in each of the two hidden layers; for frames, in the one after the convolutions",
+    )
     linger: int = Field(
         10,
         ge=0,

@@ -66,7 +66,7 @@ class Args:
     hidden: int = 64
     """units in each of the two hidden layers; for frames, in the layer after the convolutions"""
     bfloat16: bool = False
-    """compute convolutions in bfloat16: about three times as fast on a processor that knows it"""
+    """compute convolutions in bfloat16: two to three times as fast on a processor that knows it"""
     log_dir: str | None = None
     """TensorBoard's folder; none is written without it"""
 
@@ -331,9 +331,10 @@ def main(args: Args) -> None:
     """Run from the command line."""
     from services.agent_trainer.envs import make_envs
 
-    torch.set_num_threads(1)  # small networks are quicker on one core
     envs = make_envs(args.env_id, args.num_envs)
     shape, actions = envs.single_observation_space.shape or (), int(envs.single_action_space.n)  # type: ignore[attr-defined]
+    if len(shape) == 1:
+        torch.set_num_threads(1)  # small networks are quicker on one core
     device = "cuda" if torch.cuda.is_available() else "cpu"
     agent = Agent(shape, actions, args.hidden, args.seed, args.bfloat16).to(device)
     reward_fn: Any = "env" if args.reward == "env" else pkgutil.resolve_name(args.reward)
