@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from ale_py import ALEInterface, LoggerMode, roms
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.agent_trainer import atari, envs
@@ -106,9 +107,9 @@ def compare(game: str, count: int, steps: int, turns: int, peer: bool) -> dict[s
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=448, help="steps of each environment in a turn")
-    parser.add_argument("--envs", type=int, default=64, help="environments")
+    parser.add_argument("--turns", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--steps", type=positive, default=448, help="steps of each environment in a turn")
+    parser.add_argument("--envs", type=positive, default=64, help="environments")
     parser.add_argument("--alone", action="store_true", help="without the peers: only to see that it works")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs, together
 from services.agent_trainer import atari, ppo
@@ -118,9 +119,9 @@ def main() -> None:
     parser.add_argument(
         "--cleanrl", type=Path, help="a checkout of CleanRL; without it only our own side runs"
     )
-    parser.add_argument("--turns", type=int, default=5, help="turns of each side")
+    parser.add_argument("--turns", type=positive, default=5, help="turns of each side")
     parser.add_argument(
-        "--steps", type=int, help="steps a turn; as a rule 8,192 of Pong and 16,384 of CartPole"
+        "--steps", type=positive, help="steps a turn; as a rule 8,192 of Pong and 16,384 of CartPole"
     )
     parser.add_argument("--only", choices=ARGS, help="one of the games alone")
     parser.add_argument("--learn", choices=ARGS, help="how well they learn in as many steps, not how fast")
