@@ -18,6 +18,7 @@ from benchmarks import (
     learning,
     learning_curves,
     memory,
+    ppo_throughput,
     reward_check,
 )
 from services import weights
@@ -89,6 +90,12 @@ def test_a_run_tells_how_many_labels_were_given_after_each_round() -> None:
         (memory, ["--steps", "0", "1"], "'0' is no whole number from 1"),
         (memory, ["--set", "foo=1"], "foo: there is no such key"),
         (env_throughput, ["--turns", "0"], "'0' is no whole number from 1"),
+        (env_throughput, ["--filmed", "1.5"], "invalid share value: '1.5'"),
+        (ppo_throughput, ["--turns", "0"], "'0' is no whole number from 1"),
+        (ppo_throughput, ["--only", "cartpole"], "--cleanrl PATH"),
+        (ppo_throughput, ["--learn", "cartpole", "--steps", "9"], "--cleanrl PATH"),
+        (ppo_throughput, ["--learn", "pong"], "--learn needs --steps"),
+        (ppo_throughput, ["--cleanrl", "docs"], "is no checkout of CleanRL"),
         (gradient_steps, ["--steps", "few"], "'few' is no whole number from 1"),
         (reward_check, ["none", "none"], "none: No such file"),
         (learning_curves, ["none", "--out", "x.svg"], "none: No such file"),
