@@ -20,10 +20,10 @@ import numpy as np
 from gymnasium.vector import VectorWrapper
 
 from benchmarks.atari import LADDERS
-from benchmarks.learning import MemoryStore, seeds_of
+from benchmarks.learning import MemoryStore, configurations
+from benchmarks.options import positive, refusing, seeds_of
 from services.agent_trainer import donkey_kong, envs, ppo, stages
 from services.torch_setup import set_threads
-from shared import config as configuration
 from shared.config import DONKEY_KONG, ExperimentConfig
 
 PART = 20_480  # steps whose points are counted together
@@ -120,15 +120,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/pong.toml"), help="the configuration")
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("11-13"), help="11-13 or 4,7,9")
-    parser.add_argument("--steps", type=int, help="of the schedule (default: those of the last round)")
-    parser.add_argument("--until", type=int, help="stop after so many steps (default: at the end)")
+    parser.add_argument("--steps", type=positive, help="of the schedule (default: those of the last round)")
+    parser.add_argument("--until", type=positive, help="stop after so many steps (default: at the end)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
-    overrides = configuration.parse_overrides(args.set)
+    with refusing(parser):
+        configs = configurations(args.config, args.set, args.seeds)
     set_threads()
     every, minutes = [], []
-    for seed in args.seeds:
-        config = configuration.load(args.config, overrides | {"seed": seed})
+    for seed, config in zip(args.seeds, configs, strict=True):
         steps = args.steps or config.agent.final_steps or config.agent.total_steps
         used = time.process_time()
         every.append(learn(config, steps, args.until or steps))

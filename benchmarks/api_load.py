@@ -29,6 +29,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
+from benchmarks.options import positive
 from shared import label_statements as sql
 from shared.database import Database, migrate
 from shared.models import Clip, Comparison, Experiment, Labeler, Round
@@ -298,9 +299,11 @@ def main() -> None:
     """Print the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", choices=["ratios", "crowd"], help="one part alone")
-    parser.add_argument("--turns", type=int, default=3, help="how often the ratios are taken (default: 3)")
+    parser.add_argument(
+        "--turns", type=positive, default=3, help="how often the ratios are taken (default: 3)"
+    )
     parser.add_argument("--turn-seconds", type=float, default=5.0, help="of each part of a turn (default: 5)")
-    parser.add_argument("--labelers", type=int, default=1000, help="in the crowd (default: 1000)")
+    parser.add_argument("--labelers", type=positive, default=1000, help="in the crowd (default: 1000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the crowd (default: 60)")
     parser.add_argument("--period", type=float, default=4.0, help="seconds for a label (default: 4)")
     parser.add_argument("--fsync", action="store_true", help="let Postgres wait for the disk")

@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -24,27 +24,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.learning import label_split, seeds_of, wilson
+from benchmarks.learning import configurations, wilson
+from benchmarks.options import positive, refusing, seeds_of
 from services import embedded, sitting, teachers
 from services.client import Refused
 from services.embedded import System
-from shared import config as configuration
 from shared.config import ExperimentConfig
 from shared.settings import load_settings
 
 START_S = 60.0
 LOOK_S = 2.0  # between two looks for a failed round
 KEEP_S = 0.25  # between two looks after the parts of the system
-
-
-def configurations(args: argparse.Namespace) -> Iterator[ExperimentConfig]:
-    """Yield the configuration of each seed: that of the file, with the labels shared out over its rounds."""
-    overrides = configuration.parse_overrides(args.set)
-    rounds = overrides.get("rounds", configuration.load(args.config).rounds)
-    overrides |= {f"labels.{key}": value for key, value in label_split(args.labels, rounds).items()}
-    overrides |= {"evaluation.episodes": 100, "evaluation.stop_when_solved": False}
-    for seed in args.seeds:
-        yield configuration.load(args.config, overrides | {"seed": seed, "name": f"seed-{seed}"})
 
 
 def run(system: System, config: ExperimentConfig, kind: str) -> dict[str, Any]:
@@ -99,12 +89,20 @@ def main() -> None:
         "--config", type=Path, default=Path("configs/cartpole.toml"), help="the configuration"
     )
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-30"), help="1-30 or 4,7,9")
-    parser.add_argument("--labels", type=int, default=100, help="labels in all, shared out over the rounds")
+    parser.add_argument(
+        "--labels", type=positive, default=100, help="labels in all, shared out over the rounds"
+    )
     parser.add_argument("--teacher", choices=teachers.KINDS, default="oracle", help="who answers")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
-    parser.add_argument("--parallel", type=int, default=2, help="experiments under way at once")
+    parser.add_argument("--parallel", type=positive, default=2, help="experiments under way at once")
     args = parser.parse_args()
-    configs = list(configurations(args))
+    fixed = ["evaluation.episodes=100", "evaluation.stop_when_solved=false"]
+    with refusing(parser):
+        configs = configurations(args.config, args.set + fixed, args.seeds, args.labels)
+    configs = [config.model_copy(update={"name": f"seed-{config.seed}"}) for config in configs]
+    goal = configs[0].evaluation.solved_return
+    if goal is None:
+        parser.error(f"{args.config} has no evaluation.solved_return to reach")
     results = []
     with (
         tempfile.TemporaryDirectory(prefix="lockstep-") as folder,
@@ -124,9 +122,6 @@ def main() -> None:
             line = "{seed:5d} {labels:6d} {seconds:8.1f}  ".format(**results[-1])
             print(line + " ".join(f"{value:6.1f}" for value in results[-1]["by_round"]), flush=True)
             bar.advance(task)
-    goal = configs[0].evaluation.solved_return
-    if goal is None:
-        raise SystemExit(f"{args.config} has no evaluation.solved_return to reach")
     solved = sum(result["by_round"][-1] >= goal for result in results)
     low, high = wilson(solved, len(results))
     print(f"solved {solved} of {len(results)}, 95 % Wilson interval {low:.2f} to {high:.2f}")

@@ -15,6 +15,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.agent_trainer.clips import encode_mp4
@@ -69,8 +70,8 @@ def compare(game: str, frames: int, turns: int, peer: bool = True) -> dict[str, 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=15, help="clips that each side writes of each game")
-    parser.add_argument("--frames", type=int, default=84, help="frames of a clip")
+    parser.add_argument("--turns", type=positive, default=15, help="clips that each side writes of each game")
+    parser.add_argument("--frames", type=positive, default=84, help="frames of a clip")
     parser.add_argument("--alone", action="store_true", help="without the peer: only to see that it works")
     parser.add_argument("--serve", metavar="FRAMES", help=argparse.SUPPRESS)
     args = parser.parse_args()

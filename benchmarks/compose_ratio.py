@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.options import positive
 from services import embedded, teachers
 from shared import config as configuration
 from shared.settings import load_settings
@@ -122,7 +123,7 @@ def compare(runs: int, overrides: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     """Compare, and print the figures as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="of each size")
+    parser.add_argument("--runs", type=positive, default=5, help="of each size")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as in lockstep create"
     )

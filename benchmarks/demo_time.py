@@ -10,19 +10,19 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from benchmarks.options import seeds_of
 from benchmarks.whole_run import demo, seconds_until_the_end
 
 
 def main() -> None:
     """Run the demo once a seed; print a line for each and the median."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", default="1-5", help="a range of seeds: 1-5")
+    parser.add_argument("--seeds", type=seeds_of, default="1-5", help="1-5 or 4,7,9")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in lockstep demo")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition("-")
     seconds, solved = [], 0
     print(f"{'seed':>5} {'seconds':>8}  outcome")
-    for seed in range(int(first), int(last or first) + 1):
+    for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             database, began, status = demo(Path(folder), seed, options.set)
             seconds.append(seconds_until_the_end(database, began))

@@ -1,8 +1,9 @@
 """Frames of Atari a second, beside Gymnasium and EnvPool: `python -m benchmarks.env_throughput`.
 
 64 environments play at random, grey, 84 pixels, the last four frames stacked; four frames pass at a step. In
-Lockstep's figure people's pictures are included: of every 7 steps one is of the play that clips are cut from
-(as in a round of configs/pong.toml, 16 x 256 of 28,672) and is played again in colour by `envs.replay`. The
+Lockstep's figure people's pictures are included: of every seven steps one is of the play that clips are cut
+from, and is played again in colour by `envs.replay`. So it is in a round of configs/pong.toml (8,192 of
+57,344 steps); in one of configs/donkey_kong.toml it is three in seven, which `--filmed 0.43` measures. The
 limit is twice what one core reaches by `ale.act` alone, with nothing made of the picture. The last line is
 one JSON object: for each ratio the smaller one of the two games.
 """
@@ -14,13 +15,13 @@ from collections.abc import Callable
 import numpy as np
 from ale_py import ALEInterface, LoggerMode, roms
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.agent_trainer import atari, envs
 
 GAMES = {"pong": "Pong", "donkey_kong": "DonkeyKong"}
-SHARE_FILMED = 7  # one step in so many is of the play that clips are cut from
-FILMED = 16  # environments of that play
+FILMED = 16  # environments of the play that clips are cut from, or more if that takes more
 CLIP = 25  # steps
 
 
@@ -44,36 +45,45 @@ def bare(game: str, steps: int) -> Callable[[], int]:
     return play
 
 
-def vector(game: str, kind: str, count: int, steps: int) -> Callable[[], int]:
+def share(text: str) -> float:
+    """Read a share of all: more than 0, at most 1."""
+    if not 0 < (number := float(text)) <= 1:
+        raise ValueError
+    return number
+
+
+def filmed_play(filmed: float, count: int, steps: int) -> tuple[int, int]:
+    """Return of how many environments, and how many steps of each, the share `filmed` of all play is."""
+    wanted = round(filmed * count * steps)
+    shown = min(count, max(FILMED, -(-wanted // steps)))
+    return shown, wanted // shown
+
+
+def vector(game: str, kind: str, count: int, steps: int, filmed: float) -> Callable[[], int]:
     """Return what `count` copies of a game do: `plain` without films."""
     settings, draw = atari.Settings(), np.random.default_rng(1)
     games = atari.make_games(game, count, settings, hide_end=True)
     games.reset(seed=1)
     actions = int(games.single_action_space.n)  # type: ignore[attr-defined]
-    shown = min(FILMED, count)
-    filmed = min(steps, steps * count // SHARE_FILMED // shown) if kind == "ours" else 0
+    shown, length = filmed_play(filmed if kind == "ours" else 0.0, count, steps)
+    clips = [range(begin, min(begin + CLIP, length)) for begin in range(0, length, CLIP)]
 
     def play() -> int:
         done = draw.integers(actions, size=(steps, count))
         for row in done:
             games.step(row)
-        if filmed:  # as much of the play as people may see, from the beginning of a game as it is in use
-            clip = min(CLIP, filmed)
-            cut = [
-                (i, range(begin, begin + clip))
-                for begin in range(0, filmed - clip + 1, clip)
-                for i in range(shown)
-            ]
-            for _ in envs.replay(f"ALE/{GAMES[game]}-v5", 0, 0, done[:filmed, :shown], cut, settings):
+        if length:  # as much of the play as people may see, from the beginning of a game as it is in use
+            cut = [(i, clip) for clip in clips for i in range(shown)]
+            for _ in envs.replay(f"ALE/{GAMES[game]}-v5", 0, 0, done[:length, :shown], cut, settings):
                 pass
         return 4 * count * steps
 
     return play
 
 
-def our_work(kind: str, game: str, count: int, steps: int) -> Work:
+def our_work(kind: str, game: str, count: int, steps: int, filmed: float) -> Work:
     """Return what plays."""
-    play = bare(game, count * steps) if kind == "bare" else vector(game, kind, count, steps)
+    play = bare(game, count * steps) if kind == "bare" else vector(game, kind, count, steps, filmed)
 
     def work(clock: Clock) -> dict[str, float]:
         clock.restart()
@@ -82,11 +92,11 @@ def our_work(kind: str, game: str, count: int, steps: int) -> Work:
     return work
 
 
-def compare(game: str, count: int, steps: int, turns: int, peer: bool) -> dict[str, float]:
+def compare(game: str, count: int, steps: int, turns: int, filmed: float, peer: bool) -> dict[str, float]:
     """Print how the sides did on one game; return the ratios."""
 
     def side(name: str, kind: str) -> Side:
-        return Side(name, ours("env_throughput", kind, game, count, steps))
+        return Side(name, ours("env_throughput", kind, game, count, steps, filmed))
 
     mine, plain = side("Lockstep, clips included", "ours"), side("Lockstep, without clips", "plain")
     others = {"vs_limit": side("ale.act alone, one core", "bare")}
@@ -106,16 +116,21 @@ def compare(game: str, count: int, steps: int, turns: int, peer: bool) -> dict[s
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=448, help="steps of each environment in a turn")
-    parser.add_argument("--envs", type=int, default=64, help="environments")
+    parser.add_argument("--turns", type=positive, default=3, help="turns of each side")
+    parser.add_argument("--steps", type=positive, default=448, help="steps of each environment in a turn")
+    parser.add_argument("--envs", type=positive, default=64, help="environments")
+    parser.add_argument(
+        "--filmed", type=share, default=1 / 7, help="share of the play that clips are cut from"
+    )
     parser.add_argument("--alone", action="store_true", help="without the peers: only to see that it works")
-    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(our_work(args.serve[0], args.serve[1], *map(int, args.serve[2:])))
+        kind, game, count, steps, filmed = args.serve
+        serve(our_work(kind, game, int(count), int(steps), float(filmed)))
         return
-    found = {game: compare(game, args.envs, args.steps, args.turns, not args.alone) for game in GAMES}
+    size = (args.envs, args.steps, args.turns, args.filmed)
+    found = {game: compare(game, *size, not args.alone) for game in GAMES}
     print(json.dumps({key: round(min(row[key] for row in found.values()), 3) for key in found["pong"]}))
 
 

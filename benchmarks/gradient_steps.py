@@ -12,6 +12,7 @@ import json
 import torch
 from torch import nn
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio
 from services.agent_trainer import ppo
@@ -58,8 +59,8 @@ def our_work(kind: str, bfloat16: bool, compiled: bool, steps: int) -> Work:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=20, help="gradient steps a turn")
+    parser.add_argument("--turns", type=positive, default=5, help="turns of each side")
+    parser.add_argument("--steps", type=positive, default=20, help="gradient steps a turn")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import api_load
+from benchmarks.options import positive
 from shared.database import migrate
 from shared.settings import Settings
 from tests import scenes, services
@@ -176,12 +177,14 @@ def run(presses: int, pause_s: float, others: int, clips: int = 2) -> dict[str, 
 def main() -> None:
     """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--presses", type=int, default=120, help="keys pressed (default: 120)")
+    parser.add_argument("--presses", type=positive, default=120, help="keys pressed (default: 120)")
     parser.add_argument(
         "--pause", type=float, default=0.5, help="seconds between a moving pair and a key (default: 0.5)"
     )
     parser.add_argument("--others", type=int, default=0, help="other labelers at work (default: 0)")
-    parser.add_argument("--clips", type=int, default=2, help="clips in a comparison (default: 2)")
+    parser.add_argument(
+        "--clips", type=int, choices=(2, 3, 4), default=2, help="clips in a comparison (default: 2)"
+    )
     args = parser.parse_args()
     figures = run(args.presses, args.pause, args.others, args.clips)
     print("from key press to the next pair playing")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.options import positive, refusing, seeds_of
 from services.agent_trainer import stages as agent_stages
 from services.reward_trainer import stages as reward_stages
 from services.teachers import KINDS, Teacher, answer
@@ -59,7 +60,8 @@ def run(
     labels: list[LabelRecord] = []
     agent: Artifact | None = None
     model: Artifact | None = None
-    rounds, begin, times, peaks = [], time.perf_counter(), np.zeros(3), np.zeros(3)
+    rounds, labeled = list[float](), list[int]()
+    begin, times, peaks = time.perf_counter(), np.zeros(3), np.zeros(3)
     for number in range(1, config.rounds + 1):
         about: dict[str, Any] = {"attempt_id": 1, "round_number": number, "seed": config.seed}
         about |= {"prefix": f"{number}/", "config": data, "log_dir": None}
@@ -88,9 +90,11 @@ def run(
         times += np.diff(clock)
         peaks = np.maximum(peaks, [one.metrics[memory.METRIC] for one in (collected, trained, result)])
         rounds.append(float(np.mean(result.true_returns)))
+        labeled.append(len(labels))
         tell(number, rounds[-1], (store, model, agent))
     return {
         "labels": len(labels),
+        "labels_after": labeled,  # each round
         "rounds": rounds,
         "seconds": time.perf_counter() - begin,
         "stage_seconds": times.round(2).tolist(),
@@ -111,17 +115,28 @@ def wilson(solved: int, runs: int) -> tuple[float, float]:
 
 
 def label_split(labels: int, rounds: int) -> dict[str, int]:
-    """Share `labels` out: round 1 gets twice the share of every other round, and what is left over."""
+    """Share `labels` out: round 1 gets twice the share of every other round, and what is left over.
+
+    ValueError if there are too few.
+    """
     each = labels // (rounds + 1)
     if each == 0:
-        raise SystemExit(f"--labels {labels} does not give each of {rounds} rounds one")
+        raise ValueError(f"{labels} labels are too few for {rounds} rounds: give {rounds + 1} or more")
     return {"comparisons_per_round": each, "comparisons_first_round": labels - each * (rounds - 1)}
 
 
-def seeds_of(text: str) -> list[int]:
-    """Read "1-30" or "4,7,9"."""
-    first, dash, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
+def configurations(
+    path: Path, changes: list[str], seeds: list[int], labels: int | None = None
+) -> list[ExperimentConfig]:
+    """Return a file's configuration with each of `seeds`, changed as `--set` and `--labels` say.
+
+    ValueError, before anything runs, if it cannot be used.
+    """
+    overrides = configuration.parse_overrides(changes)
+    if labels is not None:
+        split = label_split(labels, configuration.load(path, overrides).rounds)
+        overrides = {f"labels.{key}": value for key, value in split.items()} | overrides
+    return [configuration.load(path, overrides | {"seed": seed}) for seed in seeds]
 
 
 def main() -> None:
@@ -131,17 +146,14 @@ def main() -> None:
         "--config", type=Path, default=Path("configs/cartpole.toml"), help="the configuration"
     )
     parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1-30"), help="1-30 or 4,7,9")
-    parser.add_argument("--labels", type=int, help="labels in all, shared out over the rounds")
+    parser.add_argument("--labels", type=positive, help="labels in all, shared out over the rounds")
     parser.add_argument("--teacher", choices=KINDS, default="oracle", help="who answers")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
-    overrides = configuration.parse_overrides(args.set)
-    if args.labels:
-        split = label_split(args.labels, overrides.get("rounds", configuration.load(args.config).rounds))
-        overrides = {f"labels.{key}": value for key, value in split.items()} | overrides
+    with refusing(parser):
+        configs = configurations(args.config, args.set, args.seeds, args.labels)
     results = []
-    for seed in args.seeds:
-        config = configuration.load(args.config, overrides | {"seed": seed})
+    for seed, config in zip(args.seeds, configs, strict=True):
         result = run(config, Teacher(args.teacher, seed=seed))
         results.append(result)
         target = config.evaluation.solved_return or math.inf

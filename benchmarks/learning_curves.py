@@ -8,6 +8,7 @@ that led up that ladder of Donkey Kong instead.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from itertools import zip_longest
@@ -15,22 +16,79 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.learning import label_split
+from benchmarks.options import refusing
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 16, 40, 48
 COLOURS = ("#2f6fde", "#b5651d", "#4a8f3c")  # readable on white and on black
 QUIET = "#808080"
 
+# Of lines that do not tell how their labels were shared out: what presets asked for, evenly unlike --labels.
+EVENLY = {(1300, 10), (1400, 20)}  # labels and rounds
+
+Line = dict[str, Any]
 Curve = list[tuple[float, float]]  # labels so far, mean true return or share of games
 
 
-def curves_of(lines: Sequence[dict[str, Any]], ladder: str | None = None) -> dict[str, list[Curve]]:
-    """Return every seed's curve by teacher; labels are shared out over the rounds evenly."""
+def curves_of(lines: Sequence[Line], ladder: str | None = None) -> dict[str, list[Curve]]:
+    """Return every seed's curve by teacher."""
     found: dict[str, list[Curve]] = {}
     for line in lines:
         every = [[one[ladder] for one in climbs] for climbs in line["ladders"]] if ladder else line["rounds"]
-        for labels, rounds in zip(line["labels"], every, strict=True):
-            curve = [(labels * (i + 1) / len(rounds), value) for i, value in enumerate(rounds)]
+        for labeled, values in zip(labels_after(line), every, strict=True):
+            curve = [(float(x), float(y)) for x, y in zip(labeled, values, strict=True)]
             found.setdefault(line["teacher"], []).append(curve)
     return found
+
+
+def labels_after(line: Line) -> list[list[int]]:
+    """Return for each seed how many labels were given after each round, which older lines do not say."""
+    if "labels_after" in line:
+        return list(line["labels_after"])
+    found = []
+    for total, rounds in zip(line["labels"], line["rounds"], strict=True):
+        split = label_split(total, len(rounds))
+        first, each = split["comparisons_first_round"], split["comparisons_per_round"]
+        if (total, len(rounds)) in EVENLY:
+            first = each = total // len(rounds)
+        found.append([first + each * later for later in range(len(rounds))])
+    return found
+
+
+def lines_of(path: Path) -> list[Line]:
+    """Read a file of lines that `benchmarks.atari` ended with; ValueError if it is none."""
+    lines: list[Line] = []
+    for number, text in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        if not text:
+            continue
+        try:
+            lines.append(json.loads(text))
+            curves = [curve for group in curves_of(lines[-1:]).values() for curve in group]
+            if not (lines[-1]["env_id"] and curves and all(curves)):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path}, line {number}, is none that benchmarks.atari ends with") from None
+    if not lines:
+        raise ValueError(f"{path} holds no line that benchmarks.atari ended with")
+    return lines
+
+
+def check_ladder(lines: Sequence[Line], ladder: str) -> None:
+    """Raise ValueError if not every game of the lines has such a ladder."""
+    climbs = [one for line in lines for seed in line.get("ladders") or [[{}]] for one in seed]
+    if not all(ladder in one for one in climbs):
+        known = ", ".join(sorted({name for one in climbs for name in one}))
+        raise ValueError(f"not all lines have a ladder {ladder!r}; those there are: {known or 'none'}")
+
+
+def range_of(games: Sequence[str], values: Sequence[float]) -> tuple[float, float]:
+    """Return which values to show: in Pong all there may be, else those there are, in round quarters."""
+    if [*games] == ["ALE/Pong-v5"]:
+        return -21.0, 21.0
+    low, high = min(0, *values), max(0, *values)
+    unit = 10 ** math.floor(math.log10(max(high - low, 1) / 4))
+    low = math.floor(low / unit) * unit
+    return low, low + 4 * unit * max(math.ceil((high - low) / 4 / unit), 1)
 
 
 def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, target: float | None) -> str:
@@ -86,18 +144,24 @@ def main() -> None:
         "--ladder", metavar='"y <= 101"', help="a ladder of Donkey Kong, as the lines name it"
     )
     parser.add_argument(
-        "--range", nargs=2, type=float, help="values to show: Pong's returns, for a ladder all shares"
+        "--range", nargs=2, type=float, help="values to show (default: all there may be, or those there are)"
     )
     parser.add_argument("--target", type=float, help="a value to mark")
     args = parser.parse_args()
-    lines = [
-        json.loads(line) for path in args.results for line in path.read_text("utf-8").splitlines() if line
-    ]
-    games = sorted({line["env_id"] for line in lines})
-    what = f"share of games with {args.ladder}" if args.ladder else "true return of each round's agent"
-    title = f"{', '.join(games)}: {what}"
-    low, high = args.range or ((0.0, 1.0) if args.ladder else (-21.0, 21.0))
-    args.out.write_text(draw(title, curves_of(lines, args.ladder), low, high, args.target), encoding="utf-8")
+    with refusing(parser):
+        lines = [line for path in args.results for line in lines_of(path)]
+        if args.ladder:
+            check_ladder(lines, args.ladder)
+        games = sorted({line["env_id"] for line in lines})
+        what = f"share of games with {args.ladder}" if args.ladder else "true return of each round's agent"
+        curves = curves_of(lines, args.ladder)
+        values = [y for group in curves.values() for curve in group for _, y in curve]
+        values += [] if args.target is None else [args.target]
+        low, high = args.range or ((0.0, 1.0) if args.ladder else range_of(games, values))
+        if low >= high:
+            raise ValueError(f"--range {low:g} {high:g}: the first must be below the second")
+        picture = draw(f"{', '.join(games)}: {what}", curves, low, high, args.target)
+        args.out.write_text(picture, encoding="utf-8")
     print(f"{args.out} written")
 
 

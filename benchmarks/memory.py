@@ -13,12 +13,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning import MemoryStore
-from services import weights
+from benchmarks.learning import MemoryStore, configurations
+from benchmarks.options import positive, refusing
 from services.agent_trainer import stages
-from services.reward_trainer import reward_model
 from services.reward_trainer import stages as reward_stages
-from shared import config as configuration
 from shared import memory
 from shared.config import ExperimentConfig
 from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, put_artifact
@@ -38,20 +36,19 @@ def collect(config: ExperimentConfig, labels: int) -> tuple[MemoryStore, list[La
     return store, known, found.metrics[memory.METRIC]
 
 
-def train_reward(config: ExperimentConfig, store: MemoryStore, labels: list[LabelRecord]) -> float:
-    """Train a reward model for one epoch; return the peak."""
+def train_reward(
+    config: ExperimentConfig, store: MemoryStore, labels: list[LabelRecord]
+) -> tuple[bytes, float]:
+    """Train a reward model for one epoch; return it and the peak."""
     job = TrainRewardJob(**about(config), labels=labels, reward_model=None, agent=None)
     trained = reward_stages.train_reward(job, store, lambda *_: None, lambda: False)
-    return float(trained.metrics[memory.METRIC])
+    return store.get(trained.reward_model.key), float(trained.metrics[memory.METRIC])
 
 
-def train_agent(config: ExperimentConfig) -> float:
-    """Train an agent on a reward model that knows nothing; return the peak."""
+def train_agent(config: ExperimentConfig, model: bytes) -> float:
+    """Train an agent on that reward model; return the peak."""
     store = MemoryStore()
-    shape: Any = stages.load_agent(config, store, None).sizes["shape"]
-    settings = config.reward_model.model_dump(exclude={"restart"})
-    model = reward_model.RewardModel(shape, reward_model.Args(**settings))
-    saved = put_artifact(store, "reward_model", "model", weights.save_reward_model(model))
+    saved = put_artifact(store, "reward_model", "model", model)
     job = TrainAgentJob(**about(config), reward_model=saved, agent=None)
     trained = stages.train_agent(job, store, lambda *_: None, lambda: False)
     return float(trained.metrics[memory.METRIC])
@@ -67,19 +64,23 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/pong.toml"), help="the configuration")
-    parser.add_argument("--labels", type=int, default=1300, help="labels to train the reward model on")
-    parser.add_argument("--steps", type=int, nargs=2, default=[20_000, 60_000], help="two lengths to train")
+    parser.add_argument("--labels", type=positive, default=1300, help="labels to train the reward model on")
+    parser.add_argument(
+        "--steps", type=positive, nargs=2, default=[20_000, 60_000], help="two lengths to train"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     args = parser.parse_args()
-    overrides = configuration.parse_overrides(args.set) | {"reward_model.epochs": 1}
-    config = configuration.load(args.config, overrides)
+    with refusing(parser):
+        (config,) = configurations(args.config, [*args.set, "reward_model.epochs=1"], [1])
     peaks: dict[str, float] = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # a fresh process for each
         store, labels, peaks["collecting"] = pool.apply(collect, (config, args.labels))
-        peaks[f"training_reward, {args.labels} labels"] = pool.apply(train_reward, (config, store, labels))
+        what = f"training_reward, {args.labels} labels"
+        model, peaks[what] = pool.apply(train_reward, (config, store, labels))
         for steps in args.steps:
-            longer = configuration.load(args.config, overrides | {"agent.total_steps": steps})
-            peaks[f"training_agent, {steps} steps"] = pool.apply(train_agent, (longer,))
+            agent = config.agent.model_copy(update={"total_steps": steps})
+            longer = config.model_copy(update={"agent": agent})
+            peaks[f"training_agent, {steps} steps"] = pool.apply(train_agent, (longer, model))
     for name, peak in peaks.items():
         print(f"{name:36} {peak:8.0f} MiB")
     print(json.dumps({name: round(peak) for name, peak in peaks.items()}))

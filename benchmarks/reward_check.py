@@ -9,25 +9,31 @@ what a model predicts of each is held against what a teacher judges by, which th
                         are: in Pong lost, nothing, won
 
 A model may be right about the play it was asked about, and wrong about what the next agent does: give it the
-play of a better agent than it has seen. The last line is one JSON object.
+play of a better agent than it has seen. Of a run with `--set` the same must be set here. The last line is one
+JSON object.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from benchmarks.learning import MemoryStore, configurations
+from benchmarks.options import positive, refusing
 from services import weights
 from services.agent_trainer import envs, ppo, stages
 from services.agent_trainer.choosing import clip_sums, whole_segments
 from services.agent_trainer.play import Play, whole
+from services.reward_trainer.reward_model import RewardModel
 from services.torch_setup import set_threads
-from shared import config as configuration
 from shared.config import ExperimentConfig
 
+Model = TypeVar("Model")
 Found = dict[str, float | None]
 
 
@@ -71,18 +77,44 @@ def compare(predicted: Tensor, judged: Tensor) -> Found:
     return found
 
 
+def loaded(path: Path, load: Callable[[bytes], Model]) -> Model:
+    """Read weights; ValueError names the file that holds something else."""
+    try:
+        return load(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_fit(agent: ppo.Agent, models: dict[Path, RewardModel], config: ExperimentConfig) -> None:
+    """Raise ValueError if the agent does not play what `config` prepares, or a model does not see it."""
+    fresh, sizes = stages.load_agent(config, MemoryStore(), None).sizes, agent.sizes
+    if (sizes["shape"], sizes["actions"]) != (fresh["shape"], fresh["actions"]):
+        raise ValueError(
+            f"the agent sees {sizes['shape']} and has {sizes['actions']} actions, the configuration gives "
+            f"{fresh['shape']} and {fresh['actions']}: name that of its run by --config and --set"
+        )
+    for path, model in models.items():
+        if model.sizes["shape"] != sizes["shape"]:
+            raise ValueError(f"{path} sees {model.sizes['shape']}, but the agent {sizes['shape']}")
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("agent", type=Path, help="whose play it is")
     parser.add_argument("models", type=Path, nargs="+", metavar="model", help="reward models to check")
     parser.add_argument("--config", type=Path, default=Path("configs/pong.toml"), help="the configuration")
-    parser.add_argument("--steps", type=int, default=12_288, help="steps to play, over all environments")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in its run")
+    parser.add_argument("--steps", type=positive, default=12_288, help="steps to play, over all environments")
     parser.add_argument("--seed", type=int, default=77, help="of the play")
     args = parser.parse_args()
     set_threads()
-    config = configuration.load(args.config)
-    play = played(weights.load_agent(args.agent.read_bytes()), config, args.steps, args.seed)
+    with refusing(parser):
+        (config,) = configurations(args.config, args.set, [args.seed])
+        agent = loaded(args.agent, weights.load_agent)
+        models = {path: loaded(path, weights.load_reward_model) for path in args.models}
+        check_fit(agent, models, config)
+    play = played(agent, config, args.steps, args.seed)
     starts, length = segments(play, config.segments.length), config.segments.length
     if not len(starts):
         raise SystemExit(f"no episode was {length} steps long: give more --steps")
@@ -91,8 +123,7 @@ def main() -> None:
     ]
     judged = torch.stack([steps[env][start : start + length].sum() for start, env in starts.tolist()])
     every: dict[str, Found] = {}
-    for path in args.models:
-        model = weights.load_reward_model(path.read_bytes())
+    for path, model in models.items():
         every[str(path)] = found = compare(clip_sums(play, model.members, starts, length).mean(0), judged)
         shown = "  ".join(
             f"{name} {'-' if value is None else format(value, '.2f' if isinstance(value, float) else 'd')}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.reward_trainer import reward_model
@@ -77,10 +78,10 @@ def compare(members: int, length: int, comparisons: int, turns: int, epochs: int
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--turns", type=int, default=7, help="trainings of each side")
-    parser.add_argument("--comparisons", type=int, default=200, help="pairs to train on")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of Lockstep's training")
-    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps of a clip")
+    parser.add_argument("--turns", type=positive, default=7, help="trainings of each side")
+    parser.add_argument("--comparisons", type=positive, default=200, help="pairs to train on")
+    parser.add_argument("--epochs", type=positive, default=EPOCHS, help="epochs of Lockstep's training")
+    parser.add_argument("--lengths", type=positive, nargs="+", default=LENGTHS, help="steps of a clip")
     parser.add_argument("--alone", action="store_true", help="without the peer: only to see that it works")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()

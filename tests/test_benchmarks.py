@@ -60,7 +60,39 @@ def test_gradient_steps_are_taken(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["ours", "bare"])
 def test_games_are_played(kind: str) -> None:
-    assert did(env_throughput.our_work(kind, "donkey_kong", 2, 7))["units"] == 4 * 2 * 7
+    assert did(env_throughput.our_work(kind, "donkey_kong", 2, 7, 0.5))["units"] == 4 * 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("share", "play"), [(1 / 7, (16, 256)), (3 / 7, (28, 438)), (1.0, (64, 448)), (0.0, (16, 0))]
+)
+def test_as_large_a_share_of_the_play_is_filmed_as_is_asked_for(share: float, play: tuple[int, int]) -> None:
+    assert env_throughput.filmed_play(share, 64, 448) == play
+
+
+@pytest.mark.parametrize(
+    ("options", "games", "peers"),
+    [
+        (["--cleanrl", "."], ["pong", "cartpole"], [["CleanRL", "Stable-Baselines3"], ["CleanRL"]]),
+        ([], ["pong"], [["Stable-Baselines3"]]),
+        (["--alone"], ["pong", "cartpole"], [[], []]),
+        (["--only", "cartpole", "--cleanrl", "."], ["cartpole"], [["CleanRL"]]),
+    ],
+)
+def test_cleanrl_is_compared_to_where_there_is_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], games: list[str], peers: list[str]
+) -> None:
+    (tmp_path / "cleanrl").mkdir()
+    (tmp_path / "cleanrl" / "ppo_atari.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ppo_throughput", *options])
+    monkeypatch.setattr(ppo_throughput, "theirs", lambda *command: [*map(str, command)])
+    seen: list[list[Side]] = []
+    monkeypatch.setattr(ppo_throughput, "measure", lambda sides, turns: seen.append(sides))
+    monkeypatch.setattr(ppo_throughput, "ratio", lambda mine, other, clock="wall": 1.0)
+    ppo_throughput.main()
+    assert [sides[0].command[4].partition("-")[0] for sides in seen] == games
+    assert [[side.name for side in sides if "Lockstep" not in side.name] for sides in seen] == peers
 
 
 def side(name: str, work: str) -> Side:

@@ -9,11 +9,13 @@ import pytest
 
 from benchmarks import learning_curves
 
+DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = [
     {
         "env_id": "ALE/Pong-v5",
         "teacher": "oracle",
         "labels": [300, 300],
+        "labels_after": [[100, 200, 300], [100, 200, 300]],
         "rounds": [[-21, 0, 18], [-21, -3, 20]],
     },
     {"env_id": "ALE/Pong-v5", "teacher": "oracle", "labels": [300], "rounds": [[-21, 3, 19]]},
@@ -47,6 +49,27 @@ def test_a_ladder_is_drawn_by_the_share_of_games_that_led_up_it(
     assert "ALE/DonkeyKong-v5: share of games with y <= 101" in words
 
 
+def test_pictures_of_returns_hold_all_of_them() -> None:
+    assert learning_curves.range_of(["ALE/DonkeyKong-v5"], [3.3, 236.7]) == (0, 240)
+    low, high = learning_curves.range_of(["ALE/DonkeyKong-v5", "ALE/Pong-v5"], [-21, 237])
+    assert low <= -21 < 237 <= high
+    assert learning_curves.range_of(["ALE/DonkeyKong-v5"], [0])[1] > 0
+    assert learning_curves.range_of(["ALE/Pong-v5"], [-3]) == (-21, 21)
+
+
+@pytest.mark.parametrize(
+    ("game", "options"),
+    [("pong", ["--target", "18"]), ("donkey_kong", ["--ladder", "y <= 101", "--target", "0.5"])],
+)
+def test_the_pictures_in_the_documentation_are_of_the_results_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, game: str, options: list[str]
+) -> None:
+    results, picture = DOCS / "results" / f"{game}.jsonl", tmp_path / "new.svg"
+    monkeypatch.setattr(sys, "argv", ["curves", str(results), "--out", str(picture), *options])
+    learning_curves.main()
+    assert picture.read_text("utf-8") == (DOCS / f"{game}.svg").read_text("utf-8")
+
+
 def test_every_seed_has_a_line_and_every_teacher_a_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +89,7 @@ def test_every_seed_has_a_line_and_every_teacher_a_mean(
     assert second < mean < first  # 20 is drawn above 19 above 18
     assert mean == pytest.approx(third, abs=0.1)
     assert of_seeds[0][0][0] == pytest.approx(56 + 568 / 3, abs=0.1)  # after a third of the labels
+    assert of_seeds[2][0][0] == pytest.approx(56 + 568 / 2, abs=0.1)  # as --labels shares them out
     for _, points in lines:
         assert all(0 <= x <= learning_curves.WIDTH and 0 <= y <= learning_curves.HEIGHT for x, y in points)
     words = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
