@@ -16,15 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.learning import label_split
 from benchmarks.options import refusing
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 56, 16, 40, 48
 COLOURS = ("#2f6fde", "#b5651d", "#4a8f3c")  # readable on white and on black
 QUIET = "#808080"
-
-# Of lines that do not tell how their labels were shared out: what presets asked for, evenly unlike --labels.
-EVENLY = {(1300, 10), (1400, 20)}  # labels and rounds
 
 Line = dict[str, Any]
 Curve = list[tuple[float, float]]  # labels so far, mean true return or share of games
@@ -35,23 +31,9 @@ def curves_of(lines: Sequence[Line], ladder: str | None = None) -> dict[str, lis
     found: dict[str, list[Curve]] = {}
     for line in lines:
         every = [[one[ladder] for one in climbs] for climbs in line["ladders"]] if ladder else line["rounds"]
-        for labeled, values in zip(labels_after(line), every, strict=True):
+        for labeled, values in zip(line["labels_after"], every, strict=True):
             curve = [(float(x), float(y)) for x, y in zip(labeled, values, strict=True)]
             found.setdefault(line["teacher"], []).append(curve)
-    return found
-
-
-def labels_after(line: Line) -> list[list[int]]:
-    """Return for each seed how many labels were given after each round, which older lines do not say."""
-    if "labels_after" in line:
-        return list(line["labels_after"])
-    found = []
-    for total, rounds in zip(line["labels"], line["rounds"], strict=True):
-        split = label_split(total, len(rounds))
-        first, each = split["comparisons_first_round"], split["comparisons_per_round"]
-        if (total, len(rounds)) in EVENLY:
-            first = each = total // len(rounds)
-        found.append([first + each * later for later in range(len(rounds))])
     return found
 
 

@@ -13,19 +13,21 @@ DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = [
     {
         "env_id": "ALE/Pong-v5",
-        "teacher": "oracle",
-        "labels": [300, 300],
-        "labels_after": [[100, 200, 300], [100, 200, 300]],
-        "rounds": [[-21, 0, 18], [-21, -3, 20]],
-    },
-    {"env_id": "ALE/Pong-v5", "teacher": "oracle", "labels": [300], "rounds": [[-21, 3, 19]]},
-    {"env_id": "ALE/Pong-v5", "teacher": "coin", "labels": [300], "rounds": [[-21, -21, -20.5]]},
+        "teacher": teacher,
+        "labels_after": [after] * len(rounds),
+        "rounds": rounds,
+    }
+    for teacher, after, rounds in [
+        ("oracle", [100, 200, 300], [[-21, 0, 18], [-21, -3, 20]]),
+        ("oracle", [150, 225, 300], [[-21, 3, 19]]),
+        ("coin", [150, 225, 300], [[-21, -21, -20.5]]),
+    ]
 ]
 
 LADDERS = {
     "env_id": "ALE/DonkeyKong-v5",
     "teacher": "oracle",
-    "labels": [1400],
+    "labels_after": [[70, 140]],
     "rounds": [[110, 90]],
     "ladders": [[{"y <= 132": 0.5, "y <= 101": 0}, {"y <= 132": 1, "y <= 101": 0.25}]],
 }
@@ -89,7 +91,7 @@ def test_every_seed_has_a_line_and_every_teacher_a_mean(
     assert second < mean < first  # 20 is drawn above 19 above 18
     assert mean == pytest.approx(third, abs=0.1)
     assert of_seeds[0][0][0] == pytest.approx(56 + 568 / 3, abs=0.1)  # after a third of the labels
-    assert of_seeds[2][0][0] == pytest.approx(56 + 568 / 2, abs=0.1)  # as --labels shares them out
+    assert of_seeds[2][0][0] == pytest.approx(56 + 568 / 2, abs=0.1)  # which has a larger first round
     for _, points in lines:
         assert all(0 <= x <= learning_curves.WIDTH and 0 <= y <= learning_curves.HEIGHT for x, y in points)
     words = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
