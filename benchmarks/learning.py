@@ -12,6 +12,7 @@ JSON object.
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,10 +66,14 @@ def run(
     for number in range(1, config.rounds + 1):
         about: dict[str, Any] = {"attempt_id": 1, "round_number": number, "seed": config.seed}
         about |= {"prefix": f"{number}/", "config": data, "log_dir": None}
-        quiet = (store, lambda fraction, metrics: None, lambda: False)
+
+        def around(stage: str, number: int = number) -> tuple[Any, ...]:
+            words = f"seed {config.seed}, round {number}: {stage}"
+            return store, lambda done, metrics: on_terminal(f"{words}, {done:.0%}"), lambda: False
+
         clock = [time.perf_counter()]
         collected = agent_stages.collect(
-            CollectJob(**about, agent=agent, reward_model=model), *quiet, encode=None
+            CollectJob(**about, agent=agent, reward_model=model), *around("collecting"), encode=None
         )
         judgements = [clip.judgement for clip in collected.clips]
         for comparison in collected.comparisons:
@@ -78,12 +83,15 @@ def run(
                 labels.append(LabelRecord(clips, ranks, comparison.held_out, teacher.kind, number))
         clock.append(time.perf_counter())
         trained = reward_stages.train_reward(
-            TrainRewardJob(**about, labels=labels, reward_model=model, agent=agent), *quiet
+            TrainRewardJob(**about, labels=labels, reward_model=model, agent=agent),
+            *around("training the reward model"),
         )
         model = trained.reward_model
         clock.append(time.perf_counter())
         result = agent_stages.train_agent(
-            TrainAgentJob(**about, reward_model=model, agent=agent), *quiet, encode=None
+            TrainAgentJob(**about, reward_model=model, agent=agent),
+            *around("training the agent"),
+            encode=None,
         )
         agent = result.agent
         clock.append(time.perf_counter())
@@ -91,6 +99,7 @@ def run(
         peaks = np.maximum(peaks, [one.metrics[memory.METRIC] for one in (collected, trained, result)])
         rounds.append(float(np.mean(result.true_returns)))
         labeled.append(len(labels))
+        on_terminal("")
         tell(number, rounds[-1], (store, model, agent))
     return {
         "labels": len(labels),
@@ -101,6 +110,12 @@ def run(
         "stage_peak_mib": peaks.round().tolist(),
         "metrics": trained.metrics,
     }
+
+
+def on_terminal(words: str) -> None:
+    """Show words, if somebody looks on, in a line that the next ones take the place of."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{words}", end="\r", file=sys.stderr, flush=True)
 
 
 def wilson(solved: int, runs: int) -> tuple[float, float]:

@@ -26,7 +26,8 @@ from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, 
 SMALL = atari.Settings(frame_size=42, max_frames=1200)
 SHORT = {  # changes to Pong's preset that leave two rounds of a few seconds
     "segments.collect_steps": 600, "segments.collect_envs": 2, "segments.length": 12, "rounds": 2,
-    "labels.comparisons_per_round": 6, "reward_model.epochs": 1, "agent.total_steps": 256,
+    "labels.comparisons_first_round": 6, "labels.comparisons_per_round": 6, "reward_model.epochs": 1,
+    "agent.total_steps": 256,
     "agent.num_envs": 4, "agent.num_steps": 32, "agent.minibatch_size": 64, "evaluation.episodes": 2,
     "atari.max_frames": 1200,
 }  # fmt: skip
@@ -294,7 +295,7 @@ def test_the_benchmark_tells_each_round_and_keeps_what_was_trained(
     )
     benchmark.main()
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (last["labels"], last["teacher"], len(last["rounds"][0])) == ([8], "coin", 2)
+    assert (last["labels"], last["teacher"], len(last["rounds"][0])) == ([10], "coin", 2)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
     assert len(kept) == 4
     assert weights.load_agent(kept["seed-3-round-2-agent.safetensors"]).sizes["actions"] == 3

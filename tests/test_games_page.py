@@ -16,7 +16,8 @@ from .test_label_page import press
 
 SMALL = [
     "rounds=2", "segments.length=10", "segments.collect_steps=128", "segments.collect_envs=4",
-    "labels.comparisons_per_round=2", "labels.undo_grace_s=0", "reward_model.held_out=0",
+    "labels.comparisons_first_round=2", "labels.comparisons_per_round=2", "labels.undo_grace_s=0",
+    "reward_model.held_out=0",
     "reward_model.epochs=1", "reward_model.final_epochs=1", "reward_model.hidden=8",
     "agent.num_envs=2", "agent.num_steps=16", "agent.minibatch_size=16", "agent.total_steps=32",
     "agent.final_steps=32", "agent.hidden=8", "agent.update_epochs=1",
