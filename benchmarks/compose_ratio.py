@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.options import positive
+from benchmarks.options import positive, refusing
 from services import embedded, teachers
 from shared import config as configuration
 from shared.settings import load_settings
@@ -128,7 +128,10 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as in lockstep create"
     )
     options = parser.parse_args()
-    print(json.dumps(compare(options.runs, configuration.parse_overrides(options.set))))
+    with refusing(parser):
+        overrides = configuration.parse_overrides(options.set)
+        configuration.load(CONFIG, overrides)
+    print(json.dumps(compare(options.runs, overrides)))
 
 
 if __name__ == "__main__":

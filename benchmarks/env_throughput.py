@@ -2,10 +2,10 @@
 
 64 environments play at random, grey, 84 pixels, the last four frames stacked; four frames pass at a step. In
 Lockstep's figure people's pictures are included: of every seven steps one is of the play that clips are cut
-from, and is played again in colour by `envs.replay`. A round of configs/pong.toml has one in three of that
-play, one of configs/donkey_kong.toml three in seven, and neither needs 64 environments: `--filmed 0.33`. The
-limit is twice what one core reaches by `ale.act` alone, with nothing made of the picture. The last line is
-one JSON object: for each ratio the smaller one of the two games.
+from, and is played again in colour by `envs.replay`. In a round of configs/pong.toml it is one in three, in
+one of configs/donkey_kong.toml three in seven, which `--filmed` measures. The limit is twice what one core
+reaches by `ale.act` alone, with nothing made of the picture. The last line is one JSON object: for each ratio
+the smaller one of the two games.
 """
 
 import argparse

@@ -186,6 +186,8 @@ def main() -> None:
         "--clips", type=int, choices=(2, 3, 4), default=2, help="clips in a comparison (default: 2)"
     )
     args = parser.parse_args()
+    if args.others < 0:
+        parser.error("--others: there are 0 or more")
     figures = run(args.presses, args.pause, args.others, args.clips)
     print("from key press to the next pair playing")
     for name, value in figures.items():

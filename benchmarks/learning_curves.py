@@ -46,7 +46,7 @@ def lines_of(path: Path) -> list[Line]:
         try:
             lines.append(json.loads(text))
             curves = [curve for group in curves_of(lines[-1:]).values() for curve in group]
-            if not (lines[-1]["env_id"] and curves and all(curves)):
+            if not (lines[-1]["env_id"] and curves and all(curve and curve[-1][0] > 0 for curve in curves)):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}, line {number}, is none that benchmarks.atari ends with") from None

@@ -64,7 +64,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/pong.toml"), help="the configuration")
-    parser.add_argument("--labels", type=positive, default=1300, help="labels to train the reward model on")
+    parser.add_argument("--labels", type=positive, help="labels to train on (default: all of the run's)")
     parser.add_argument(
         "--steps", type=positive, nargs=2, default=[20_000, 60_000], help="two lengths to train"
     )
@@ -72,10 +72,11 @@ def main() -> None:
     args = parser.parse_args()
     with refusing(parser):
         (config,) = configurations(args.config, [*args.set, "reward_model.epochs=1"], [1])
+    count = args.labels or config.label_budget()
     peaks: dict[str, float] = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # a fresh process for each
-        store, labels, peaks["collecting"] = pool.apply(collect, (config, args.labels))
-        what = f"training_reward, {args.labels} labels"
+        store, labels, peaks["collecting"] = pool.apply(collect, (config, count))
+        what = f"training_reward, {count} labels"
         model, peaks[what] = pool.apply(train_reward, (config, store, labels))
         for steps in args.steps:
             agent = config.agent.model_copy(update={"total_steps": steps})

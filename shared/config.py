@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 DONKEY_KONG = "ALE/DonkeyKong-v5"  # the game whose teacher reads more than the score
-ENVIRONMENTS_DIR = "exercises/environments"  # of environments of one's own, if no setting names another
 
 
 class ConfigError(ValueError):

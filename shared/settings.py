@@ -20,7 +20,6 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.config import ENVIRONMENTS_DIR
 from shared.storage import Store, open_store
 
 MIN_TOKEN = 20  # characters: `openssl rand -hex 16` gives 32
@@ -84,7 +83,7 @@ class Settings(BaseSettings):
         "it lies in data_dir while it is looked at",
     )
     environments_dir: Path = Field(
-        Path(ENVIRONMENTS_DIR),
+        Path("exercises/environments"),
         description="folder of modules that register environments of your own (docs/environments.md); "
         "trainers import from it, and with docker compose it is mounted into them",
     )

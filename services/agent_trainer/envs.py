@@ -20,7 +20,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import DtypeObservation, FrameStackObservation
 
 from services.agent_trainer import atari, donkey_kong
-from shared.config import DONKEY_KONG, ENVIRONMENTS_DIR
+from shared.config import DONKEY_KONG
+from shared.settings import load_settings
 
 # Frames are drawn off screen; pygame needs no display and should not greet on standard output.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -69,8 +70,9 @@ def make_env(env_id: str, linger: int | None = None, render: bool = False) -> En
     Of an environment that observes single grey pictures the last STACK are stacked. Raises UnknownEnvironment
     if Gymnasium does not know it or the agent cannot play it.
     """
-    if ":" in env_id and _own_folder() not in sys.path:
-        sys.path.append(_own_folder())
+    own = str(load_settings().environments_dir)
+    if ":" in env_id and own not in sys.path:
+        sys.path.insert(0, own)  # first, as in a trainer process
     try:
         env: Env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
     except Exception as error:
@@ -87,11 +89,6 @@ def make_env(env_id: str, linger: int | None = None, render: bool = False) -> En
     return env if np.issubdtype(space.dtype, np.floating) else DtypeObservation(env, np.float32)
 
 
-def _own_folder() -> str:
-    """Return where modules with environments of somebody's own lie."""
-    return os.path.abspath(os.environ.get("LOCKSTEP_ENVIRONMENTS_DIR", ENVIRONMENTS_DIR))
-
-
 def _why_not(env_id: str, error: Exception) -> str:
     """Say why an environment cannot be made, and what would help."""
     module, colon, name = env_id.partition(":")
@@ -101,7 +98,8 @@ def _why_not(env_id: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and f"'{module}'" in str(error):
         return (
             f"there is no module {module!r} that could register {name}: {module}.py belongs into the folder "
-            f"that LOCKSTEP_ENVIRONMENTS_DIR names ({_own_folder()}), on every machine that trains"
+            f"that LOCKSTEP_ENVIRONMENTS_DIR names ({load_settings().environments_dir}), on every machine "
+            "that trains"
         )
     if isinstance(error, gym.error.UnregisteredEnv):
         return (

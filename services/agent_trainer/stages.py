@@ -282,12 +282,18 @@ def video_of_episode(config: ExperimentConfig, seed: int, actions: list[int], en
 
 
 def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None) -> ppo.Agent:
-    """Return the agent of the round before, or a fresh one."""
-    if artifact:
-        return weights.load_agent(read(store, artifact)).to(device())
+    """Return the agent of the round before, or a fresh one; ValueError if it cannot see what is shown now."""
     env = envs.make_envs(config.env_id, 1, settings=games(config))
     shape, actions = env.single_observation_space.shape or (), int(env.single_action_space.n)  # type: ignore[attr-defined]
     env.close()
+    if artifact:
+        agent = weights.load_agent(read(store, artifact)).to(device())
+        if agent.sizes["shape"] != [*shape]:
+            raise ValueError(
+                f"the agent of the round before sees {agent.sizes['shape']}, but {config.env_id} shows "
+                f"{shape}: another experiment can begin with the labels of this one (lockstep export, lockstep import)"
+            )
+        return agent
     seed = seed_for(config.seed, "agent")
     return ppo.Agent(shape, actions, config.agent.hidden, seed, config.agent.bfloat16).to(device())
 
