@@ -291,7 +291,7 @@ def load_agent(config: ExperimentConfig, store: Store, artifact: Artifact | None
         if agent.sizes["shape"] != [*shape]:
             raise ValueError(
                 f"the agent of the round before sees {agent.sizes['shape']}, but {config.env_id} shows "
-                f"{shape}: another experiment can begin with the labels of this one (lockstep export, lockstep import)"
+                f"{shape}: another experiment can begin with the labels of this one (lockstep export, import)"
             )
         return agent
     seed = seed_for(config.seed, "agent")
