@@ -21,7 +21,7 @@ from services.agent_trainer.play import Play
 from services.reward_trainer import reward_model
 from services.reward_trainer import stages as reward_stages
 from shared import config as configuration
-from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, seed_for
+from shared.jobs import CollectJob, LabelRecord, TrainAgentJob, TrainRewardJob, put_artifact, seed_for
 
 SMALL = atari.Settings(frame_size=42, max_frames=1200)
 SHORT = {  # changes to Pong's preset that leave two rounds of a few seconds
@@ -282,6 +282,14 @@ def test_judged_games_reward_what_a_teacher_judges_by_and_count_ladders() -> Non
     assert (ended, second) == (4, 0)
     assert first == climbed > 0
     assert places.take() == (0, 0, 0)
+
+
+def test_an_agent_that_sees_something_else_is_not_played_on_with() -> None:
+    """Its experiment may have begun before what a game shows was changed."""
+    store, config = MemoryStore(), configuration.load(configuration.Path("configs/pong.toml"))
+    saved = put_artifact(store, "agent", "agent", weights.save_agent(ppo.Agent((4, 31, 42), 3, hidden=8)))
+    with pytest.raises(ValueError, match=r"sees \[4, 31, 42\], but ALE/Pong-v5 shows \(4, 32, 42\)"):
+        stages.load_agent(config, store, saved)
 
 
 def test_the_benchmark_tells_each_round_and_keeps_what_was_trained(

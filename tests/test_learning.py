@@ -43,4 +43,4 @@ def test_half_as_many_rankings_of_three_do_too() -> None:
 def test_coin_flips_do_not() -> None:
     """Of 60 flips one reward in six wants the pole up by chance: docs/label_efficiency.md."""
     returns = final_returns("coin", range(1, 6), labels=100)
-    assert sum(value >= 475 for value in returns) <= 1, returns
+    assert not any(value >= 475 for value in returns), returns

@@ -170,9 +170,8 @@ def test_a_game_that_is_not_there_and_an_action_it_has_not_are_named_before_anyt
 def test_a_module_is_found_in_the_folder_of_the_settings_by_the_plain_commands_too(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     module = (EXAMPLES / "catch.py").read_text("utf-8")
-    (tmp_path / "mine" / "rich.py").write_text(
-        module, encoding="utf-8"
-    )  # before an installed one of that name
+    # It comes before an installed one of that name.
+    (tmp_path / "mine" / "rich.py").write_text(module, encoding="utf-8")
     (tmp_path / ".env").write_text("LOCKSTEP_ENVIRONMENTS_DIR=mine\n", encoding="utf-8")
     command = [sys.executable, "-m", "services.agent_trainer.check", "rich:Catch-v0"]
     around = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -321,13 +321,6 @@ def test_the_last_round_may_begin_anew_and_learn_for_longer(store: Memory, round
     assert same == [True, False]
 
 
-def test_an_agent_that_sees_something_else_is_not_played_on_with(store: Memory, rounds: list[Round]) -> None:
-    """Its experiment may have begun before what a game shows was changed."""
-    config = configuration.parse(SMALL | {"env_id": "MountainCar-v0"})
-    with pytest.raises(ValueError, match=r"sees \[4\], but MountainCar-v0 shows \(2,\)"):
-        stages.load_agent(config, store, rounds[0][2].agent)
-
-
 def test_drawn_actions_are_the_policys_own(store: Memory, rounds: list[Round]) -> None:
     """Of an agent that knows nothing the likeliest action is one for ever; drawn ones are not."""
     config = configuration.parse(SMALL | {"evaluation": {"episodes": 3, "actions": "drawn"}})

@@ -70,8 +70,7 @@ def make_env(env_id: str, linger: int | None = None, render: bool = False) -> En
     Of an environment that observes single grey pictures the last STACK are stacked. Raises UnknownEnvironment
     if Gymnasium does not know it or the agent cannot play it.
     """
-    own = str(load_settings().environments_dir)
-    if ":" in env_id and own not in sys.path:
+    if ":" in env_id and (own := str(load_settings().environments_dir)) not in sys.path:
         sys.path.insert(0, own)  # first, as in a trainer process
     try:
         env: Env = gym.make(env_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
