@@ -23,7 +23,7 @@ from benchmarks.atari import LADDERS
 from benchmarks.learning import MemoryStore, configurations
 from benchmarks.options import positive, refusing, seeds_of
 from services.agent_trainer import donkey_kong, envs, ppo, stages
-from services.torch_setup import set_threads
+from services.torch_setup import set_up
 from shared.config import DONKEY_KONG, ExperimentConfig
 
 PART = 20_480  # steps whose points are counted together
@@ -126,7 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     with refusing(parser):
         configs = configurations(args.config, args.set, args.seeds)
-    set_threads()
+    set_up()
     every, minutes = [], []
     for seed, config in zip(args.seeds, configs, strict=True):
         steps = args.steps or config.agent.final_steps or config.agent.total_steps

@@ -17,7 +17,7 @@ from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio
 from services.agent_trainer import ppo
 from services.reward_trainer import reward_model
-from services.torch_setup import device, set_threads
+from services.torch_setup import device, set_up
 
 WAYS = {"float32": (False, False), "bfloat16": (True, False), "bfloat16, compiled": (True, True)}
 
@@ -31,7 +31,7 @@ def network_of(kind: str, bfloat16: bool) -> nn.Module:
 
 def our_work(kind: str, bfloat16: bool, compiled: bool, steps: int) -> Work:
     """Return what takes `steps` gradient steps; a unit is one of them."""
-    set_threads()
+    set_up()
     where = device()
     network = network_of(kind, bfloat16).to(where)
     shape = (256, 4, 84, 84) if kind == "agent" else (16, 2, 25, 4, 42, 42)

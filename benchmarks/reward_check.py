@@ -30,7 +30,7 @@ from services.agent_trainer import envs, ppo, stages
 from services.agent_trainer.choosing import clip_sums, whole_segments
 from services.agent_trainer.play import Play, whole
 from services.reward_trainer.reward_model import RewardModel
-from services.torch_setup import set_threads
+from services.torch_setup import set_up
 from shared.config import ExperimentConfig
 
 Model = TypeVar("Model")
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, default=12_288, help="steps to play, over all environments")
     parser.add_argument("--seed", type=int, default=77, help="of the play")
     args = parser.parse_args()
-    set_threads()
+    set_up()
     with refusing(parser):
         (config,) = configurations(args.config, args.set, [args.seed])
         agent = loaded(args.agent, weights.load_agent)

@@ -18,7 +18,7 @@ from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio, theirs
 from services.reward_trainer import reward_model
-from services.torch_setup import set_threads
+from services.torch_setup import set_up
 
 LENGTHS = (25, 50, 100)
 EPOCHS, THEIR_EPOCHS = 80, 3  # each as its own presets and documentation have it
@@ -40,7 +40,7 @@ def make_clips(path: Path, comparisons: int, length: int) -> None:
 
 def our_work(path: str, members: int, epochs: int, batch_size: int) -> Work:
     """Return what trains a new model on the clips at `path`."""
-    set_threads()
+    set_up()
     data = np.load(path)
     clips, ranks = torch.from_numpy(data["observations"][:, :, 1:]), torch.from_numpy(data["ranks"])
     preferences = reward_model.Preferences(clips, ranks, torch.zeros(len(clips), dtype=torch.bool))

@@ -11,6 +11,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import torch
 
+from shared import memory
 from shared.jobs import Metrics
 from shared.settings import load_settings
 
@@ -24,15 +25,17 @@ def device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def set_threads() -> None:
-    """Let torch use as many threads as LOCKSTEP_TORCH_THREADS says."""
+def set_up() -> None:
+    """Let torch use as many threads as LOCKSTEP_TORCH_THREADS says, and the memory that it frees again."""
     torch.set_num_threads(load_settings().torch_threads)
+    memory.keep_freed()
 
 
 def hello() -> Metrics:
     """Set up torch for the whole life of the process; return what the process is and can do."""
-    set_threads()
+    set_up()
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # or it takes time
     torch.backends.cudnn.benchmark = False
     _warm_up()
     packages = ("torch", "numpy", "gymnasium", "ale-py", "safetensors", "av")

@@ -1,5 +1,6 @@
-"""How much memory this process has held at most since it was last asked to begin counting."""
+"""The memory of this process: the most it has held since it began to count, and that it keeps what it frees."""
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -7,10 +8,31 @@ from pathlib import Path
 
 METRIC = "system/peak_memory_mib"
 _PROCESS = Path("/proc/self")
+_KEPT = 256 * 2**20  # bytes of a block; larger ones are few, and would leave large holes
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def keep_freed() -> None:
+    """Let this process use again what it frees, until `give_back`. Only glibc has to be told.
+
+    Else the system takes back every block above 32 MiB, which what a layer makes of a minibatch often is, and
+    clears each of its pages when the next one is asked for: a third of the time of training a reward model.
+    """
+    with suppress(AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back() -> None:
+    """Give the system what this process keeps and does not use. Only glibc can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def begin() -> None:
     """Count from now on. Only Linux can; elsewhere the peak is that of the process's whole life."""
+    give_back()
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
 

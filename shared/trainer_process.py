@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shared import memory
 from shared.jobs import (
     Artifact,
     CollectJob,
@@ -99,6 +100,7 @@ def serve(stages: dict[str, Stage], hello: Metrics, prepare: Callable[[int], Non
         order = link.orders.get()
         prepare(order.job.seed)
         _carry_out(stages[order.stage], order.job, store, link)
+        memory.give_back()  # while people label, others may need it
 
 
 def _carry_out(stage: Stage, job: Job, store: Store, link: Link) -> None:

@@ -18,7 +18,7 @@ from services.agent_trainer.play import Play, whole
 from services.agent_trainer.straying import Straying
 from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import reward_model
-from services.torch_setup import device, set_threads
+from services.torch_setup import device, set_up
 from shared import config as configuration
 from shared import memory
 from shared.config import ExperimentConfig
@@ -63,7 +63,7 @@ def collect(
     Raises ValueError if no segment of the wanted length fits into an episode, StageStopped if asked to stop.
     `encode=None` leaves the pictures out (their artifacts are empty): for trials in which nobody looks.
     """
-    set_threads()
+    set_up()
     memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "collecting")
@@ -175,7 +175,7 @@ def train_agent(
     Raises StageStopped if asked to stop. `encode=None` leaves the film out; `keep_checkpoint` is told of
     checkpoints, without which none is stored.
     """
-    set_threads()
+    set_up()
     memory.begin()
     config = configuration.parse(job.config)
     seed = seed_for(config.seed, job.round_number, "training_agent")

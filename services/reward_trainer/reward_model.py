@@ -110,7 +110,7 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def predict(self, observations: Tensor, of: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return what `of` does, or else `forward`, a bounded number of the leading rows at a time."""
-        rows = max(1, min(8192 * self.mean.numel(), 1 << 24) // max(1, observations[0].numel()))
+        rows = max(1, min(8192 * self.mean.numel(), 1 << 22) // max(1, observations[0].numel()))
         return torch.cat([(of or self)(part) for part in torch.split(observations, rows)], dim=1)
 
     @torch.no_grad()

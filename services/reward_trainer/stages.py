@@ -13,7 +13,7 @@ from services import weights
 from services.agent_trainer.clips import unpack_npz
 from services.checkpoints import Checkpoints, Tell
 from services.reward_trainer import novelty, reward_model
-from services.torch_setup import device, set_threads
+from services.torch_setup import device, set_up
 from shared import config as configuration
 from shared import memory
 from shared.jobs import (
@@ -44,7 +44,7 @@ def train_reward(
     ValueError for labels that cannot be trained on, StageStopped if asked to stop. `keep_checkpoint` is told
     of checkpoints, without which none is stored.
     """
-    set_threads()
+    set_up()
     memory.begin()
     config = configuration.parse(job.config)
     if not job.labels:
