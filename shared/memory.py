@@ -1,4 +1,4 @@
-"""The memory of this process: the most it has held since it began to count, and that it keeps what it frees."""
+"""The memory of this process: the most it has held since counting began, and that it keeps what it frees."""
 
 import ctypes
 import resource

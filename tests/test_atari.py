@@ -112,6 +112,35 @@ def test_people_see_the_play_that_was_played() -> None:
         assert np.corrcoef(*(x.ravel() for x in (moving[0], moving[1][::-1])))[0, 1] < 0.6
 
 
+def test_games_that_were_closed_are_played_anew_as_new_ones_are() -> None:
+    """With sticky actions, whose chance a reset must draw anew, and closed in the middle of games."""
+    settings = atari.Settings(frame_size=42, max_frames=400, sticky_actions=0.25)
+    actions = np.random.default_rng(1).integers(6, size=(150, 3))
+
+    def play(games: atari.Game, seed: int) -> list[bytes]:
+        seen = [games.reset(seed=seed)[0].tobytes()]
+        for row in actions:
+            observations, rewards, _, truncated, _ = games.step(row)
+            seen.append(observations.tobytes() + rewards.tobytes() + truncated.tobytes())
+        return seen
+
+    fresh = atari.make_games("pong", 3, settings, hide_end=True)
+    copies, first = fresh.env, play(fresh, 5)
+    others = atari.make_games("pong", 3, settings, hide_end=True)
+    assert others.env is not copies, "somebody else plays on these"
+    assert play(others, 6) != first
+    fresh.close()
+    fresh.close()
+    with pytest.raises(AttributeError):
+        fresh.reset(seed=5)
+    again = atari.make_games("pong", 3, settings, hide_end=True)
+    assert again.env is copies
+    for _ in range(7):
+        again.step(actions[0])
+    assert play(again, 5) == first
+    assert atari.make_games("pong", 3, settings).env is not copies, "it is in play"
+
+
 def test_only_allowed_actions_are_taken_and_unknown_ones_named() -> None:
     few, every = (
         atari.make_games("pong", 1, atari.Settings(actions=actions)) for actions in ((0, 2, 3), None)

@@ -8,7 +8,6 @@ black, a lost life ends nothing, and the end of a game is reported as a time lim
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -35,12 +34,19 @@ class Settings:
     max_frames: int = 27_000
 
 
+Kind = tuple[str, int, int, float, int]  # what copies of a game are: see make_games
+# Copies that nobody plays. A stage needs as many alike as the one before, and making one takes 90 ms.
+_idle: dict[Kind, VectorEnv[Any, Any, Any]] = {}
+KINDS_KEPT = 5  # one plays, one is judged, one is filmed, and two of a single copy; 1.4 MB each copy
+
+
 class Game(VectorWrapper[Any, Any, Any]):
     """Copies of a game that show only what may be seen, and take only the actions that are allowed."""
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], game: str, settings: Settings, hide_end: bool) -> None:
+    def __init__(self, env: VectorEnv[Any, Any, Any], kind: Kind, settings: Settings, hide_end: bool) -> None:
         super().__init__(env)
-        self.hide_end = hide_end
+        self.kind, self.hide_end = kind, hide_end
+        game = kind[0]
         height, width = env.single_observation_space.shape[1:3]  # type: ignore[index]
         first, last = VISIBLE.get(game, (0, ROWS))
         # A small row is a mean of the console's rows that it covers, so one that is partly hidden is hidden.
@@ -56,9 +62,9 @@ class Game(VectorWrapper[Any, Any, Any]):
         shape = (stack, len(range(height)[self.rows]), *rest)
         self.single_observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
         self.single_action_space = gym.spaces.Discrete(len(self.allowed))
-        for kind in ("observation", "action"):
-            space = getattr(self, f"single_{kind}_space")
-            setattr(self, f"{kind}_space", gym.vector.utils.batch_space(space, env.num_envs))
+        for name in ("observation", "action"):
+            space = getattr(self, f"single_{name}_space")
+            setattr(self, f"{name}_space", gym.vector.utils.batch_space(space, env.num_envs))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -76,6 +82,14 @@ class Game(VectorWrapper[Any, Any, Any]):
             terminated, truncated = np.zeros_like(terminated), terminated | truncated
         final = {"final_obs": self.visible(info["final_obs"])} if "final_obs" in info else {}
         return self.visible(observations), rewards, terminated, truncated, final
+
+    def close(self, **options: Any) -> None:
+        """End the play, and leave the copies to whoever makes as many alike next."""
+        if self.env is not None:
+            _idle[self.kind] = self.env
+            self.env = None  # type: ignore[assignment]  # who plays on would disturb others
+            while len(_idle) > KINDS_KEPT:
+                del _idle[next(iter(_idle))]
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
         """Return what may be seen of frames [N, C, H, W, ...]."""
@@ -98,16 +112,17 @@ def make_games(
     `colour` shows single frames as people see them, [1, H, W, 3], instead of four small grey ones
     [4, H, W]; everything else about the play is the same.
     """
-    height, width = (ROWS, COLUMNS) if colour else (settings.frame_size, settings.frame_size)
-    games = AtariVectorEnv(
+    size = 0 if colour else settings.frame_size
+    kind = game, count, size, settings.sticky_actions, settings.max_frames
+    games = _idle.pop(kind, None) or AtariVectorEnv(
         game,
         count,
         num_threads=1 if count == 1 else 0,
         max_num_frames_per_episode=settings.max_frames,
         repeat_action_probability=settings.sticky_actions,
         autoreset_mode=AutoresetMode.SAME_STEP,
-        img_height=height,
-        img_width=width,
+        img_height=size or ROWS,
+        img_width=size or COLUMNS,
         grayscale=not colour,
         stack_num=1 if colour else 4,
         frameskip=FRAMES_PER_STEP,
@@ -116,12 +131,7 @@ def make_games(
     unknown = [action for action in settings.actions or () if action >= games.single_action_space.n]  # type: ignore[attr-defined]
     if unknown:
         raise ValueError(f"{game} has {games.single_action_space.n} actions, and none of number {unknown}")  # type: ignore[attr-defined]
-    return Game(games, game, settings, hide_end)
-
-
-@lru_cache(maxsize=2)  # those of a round's clips and of its video: making a copy takes as long as 100 steps
-def _colour_games(game: str, count: int, settings: Settings) -> Game:
-    return make_games(game, count, settings, colour=True)
+    return Game(games, kind, settings, hide_end)
 
 
 def pictures(
@@ -133,10 +143,11 @@ def pictures(
     ALE draws every chance, sticky actions included, from the seed, so the same play comes out of it; training
     never pays for a picture.
     """
-    games = _colour_games(game, actions.shape[1], settings)
+    games = make_games(game, actions.shape[1], settings, colour=True)
     games.reset(seed=seed)
     for step in range(max(map(max, wanted.values()), default=-1) + 1):
         observations, _, terminated, truncated, info = games.step(actions[step])
         for copy in [copy for copy, steps in wanted.items() if step in steps]:
             ended = terminated[copy] or truncated[copy]
             yield copy, step, (info["final_obs"] if ended else observations)[copy, 0].copy()
+    games.close()

@@ -5,7 +5,7 @@ between. So a step is judged by where Mario is: the girder he has climbed to, an
 ladder up from it. The score breaks ties.
 """
 
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
@@ -52,7 +52,7 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
     """
     if settings.sticky_actions:
         raise ValueError("Donkey Kong's teacher needs atari.sticky_actions = 0")
-    console, games = _console(), _games(settings)
+    console, games = _console(), atari.make_games("donkey_kong", 1, settings)
     seen, ends = np.empty((len(actions), 128), np.uint8), list[int]()
     _, info = games.env.reset(seed=seed)
     console.begin(int(info["episode_frame_number"][0]))
@@ -63,17 +63,13 @@ def memory(settings: atari.Settings, seed: int, actions: list[int]) -> np.ndarra
         if terminated[0] or truncated[0]:
             console.begin(int(info["episode_frame_number"][0]))
             ends.append(step + 1)
+    games.close()
     return np.concatenate([grounded(game) for game in np.split(seen, ends)])
 
 
-@cache  # kept, as the games are: to make both takes as long as some hundred steps
+@cache  # to make one takes as long as some hundred steps
 def _console() -> Console:
     return Console()
-
-
-@lru_cache(maxsize=1)
-def _games(settings: atari.Settings) -> atari.Game:
-    return atari.make_games("donkey_kong", 1, settings)
 
 
 def height(seen: np.ndarray) -> int:

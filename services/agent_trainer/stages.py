@@ -84,6 +84,7 @@ def collect(
             on_progress(0.5 * (done + 1) / steps, {})
 
     play = whole(rollouts())
+    player.envs.close()
     draw = torch.Generator().manual_seed(seed)
     chosen = choose(play, model, config, config.comparisons(job.round_number), draw)
     segments = [segment for together in chosen for segment in together]
