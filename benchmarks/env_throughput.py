@@ -3,9 +3,10 @@
 64 environments play at random, grey, 84 pixels, the last four frames stacked; four frames pass at a step. In
 Lockstep's figure people's pictures are included: of every seven steps one is of the play that clips are cut
 from, and is played again in colour by `envs.replay`. In a round of configs/pong.toml it is one in three, in
-one of configs/donkey_kong.toml three in seven, which `--filmed` measures. The limit is twice what one core
-reaches by `ale.act` alone, with nothing made of the picture. The last line is one JSON object: for each ratio
-the smaller one of the two games.
+one of configs/donkey_kong.toml three in seven, which `--filmed` measures. A turn films as much as a round of
+either does, 24,576 steps, for that is how often games are seeded. The limit is twice what one core reaches by
+`ale.act` alone, with nothing made of the picture. The last line is one JSON object: for each ratio the smaller
+one of the two games.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--turns", type=positive, default=3, help="turns of each side")
-    parser.add_argument("--steps", type=positive, default=448, help="steps of each environment in a turn")
+    parser.add_argument("--steps", type=positive, default=2688, help="steps of each environment in a turn")
     parser.add_argument("--envs", type=positive, default=64, help="environments")
     parser.add_argument(
         "--filmed", type=share, default=1 / 7, help="share of the play that clips are cut from"
