@@ -5,8 +5,8 @@ Lockstep's figure people's pictures are included: of every seven steps one is of
 from, and is played again in colour by `envs.replay`. In a round of configs/pong.toml it is one in three, in
 one of configs/donkey_kong.toml three in seven, which `--filmed` measures. A turn films as much as a round of
 either does, 24,576 steps, for that is how often games are seeded. The limit is twice what one core reaches by
-`ale.act` alone, with nothing made of the picture. The last line is one JSON object: for each ratio the smaller
-one of the two games.
+`ale.act` alone, with nothing made of the picture. The last line is one JSON object: for each ratio the
+smaller one of the two games.
 """
 
 import argparse
