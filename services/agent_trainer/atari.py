@@ -37,7 +37,7 @@ class Settings:
 Kind = tuple[str, int, int, float, int]  # what copies of a game are: see make_games
 # Copies that nobody plays. A stage needs as many alike as the one before, and making one takes 90 ms.
 _idle: dict[Kind, VectorEnv[Any, Any, Any]] = {}
-KINDS_KEPT = 5  # one plays, one is judged, one is filmed, and two of a single copy; 1.4 MB each copy
+KINDS_KEPT = 5  # what a round plays, evaluates, films for clips and for the video, and one to look at
 
 
 class Game(VectorWrapper[Any, Any, Any]):
