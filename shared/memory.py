@@ -16,7 +16,7 @@ def keep_freed() -> None:
     """Let this process use again what it frees, until `give_back`. Only glibc has to be told.
 
     Else the system takes back every block above 32 MiB, which what a layer makes of a minibatch often is, and
-    clears each of its pages when the next one is asked for: a third of the time of training a reward model.
+    clears each of its pages when the next one is asked for: a quarter of the time of training a reward model.
     """
     with suppress(AttributeError):
         libc = ctypes.CDLL(None)
