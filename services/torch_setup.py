@@ -35,7 +35,8 @@ def hello() -> Metrics:
     """Set up torch for the whole life of the process; return what the process is and can do."""
     set_up()
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # or it takes time
+    # Else torch fills each fresh block with NaN first, in case somebody reads what nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     _warm_up()
     packages = ("torch", "numpy", "gymnasium", "ale-py", "safetensors", "av")
