@@ -36,12 +36,17 @@ def screen(report: Report | None, url: str, name: str, said: Sequence[str]) -> R
             lines.append(Text(f"when that is mended: lockstep retry {name}", style="red"))
         if len(report["rounds"]) > 1 or current["evaluation"]:
             lines.append(rounds_table(report))
-    lines.append(Text.assemble("label here: ", (f"{url}/label/{name}", "bold cyan")))
-    for page in ("agents", "admin"):
-        lines.append(Text(f"{page + ':':12}{url}/{page}/{name}", style="dim"))
+    lines += addresses(url, name)
     lines.append(Text("stop:       Ctrl-C; the next run goes on from here", style="dim"))
     lines += [Text(line, style="yellow") for line in said[-4:]]
     return Panel(Group(*lines), title=f"Lockstep: {name}", border_style="cyan")
+
+
+def addresses(url: str, name: str) -> list[Text]:
+    """Say where to label, and where to look on."""
+    label = Text.assemble("label here: ", (f"{url}/label/{name}", "bold cyan"))
+    pages = (Text(f"{page + ':':12}{url}/{page}/{name}", style="dim") for page in ("agents", "admin"))
+    return [label, *pages]
 
 
 def plain_line(report: Report) -> str:

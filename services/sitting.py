@@ -73,6 +73,8 @@ def watch(
     """Show the live screen (without a terminal, single lines) and yield each report; never ends itself."""
     report: show.Report | None = None
     began, line, told = time.monotonic(), "", 0
+    if not console.is_terminal:  # in a log the addresses stand once, at the beginning
+        console.print(*show.addresses(system.url, name), sep="\n", soft_wrap=True)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             said += system.look_after()

@@ -128,6 +128,11 @@ def test_a_run_stops_cleanly_and_goes_on_and_dies_whole(tmp_path: Path) -> None:
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=30)
         assert first.returncode == 0
+        assert said.splitlines()[:3] == [
+            f"label here: {url}/label/cartpole",
+            f"agents:     {url}/agents/cartpole",
+            f"admin:      {url}/admin/cartpole",
+        ]
         assert "go on from here" in said
         assert running(below) == []
 
