@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import clip_encoding, env_throughput, gradient_steps, ppo_throughput, reward_model
+from benchmarks import clip_encoding, env_throughput, gradient_steps, pictures, ppo_throughput, reward_model
 from benchmarks.peers.turn import Clock, Work
 from benchmarks.side_by_side import Side, measure, ratio, together
 from services.agent_trainer import atari
@@ -61,6 +61,20 @@ def test_gradient_steps_are_taken(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ours", "bare"])
 def test_games_are_played(kind: str) -> None:
     assert did(env_throughput.our_work(kind, "donkey_kong", 2, 7, 0.5))["units"] == 4 * 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("way", "shown", "held"),
+    [("none", 0, 0), ("replay", 75, 0), ("colour", 75, 50 * 2 * 160 * 160 * 3), ("states", 75, 2000)],
+)
+def test_pictures_for_people_are_made_in_every_way(
+    way: str, shown: int, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "COPIES", 2)
+    done = did(pictures.our_work(way, "pong", 30, 3))
+    assert done["units"] == 2 * 50  # whole clips
+    assert done["shown"] == shown
+    assert held <= done["mib"] * 2**20 <= 100 * held
 
 
 @pytest.mark.parametrize(
