@@ -117,7 +117,7 @@ class Scene:
     ) -> None:
         self.settings, self.kind, self.name = settings, kind, name
         self.database, self.store = Database(settings.database_url), settings.open_store()
-        labels = {"comparisons_per_round": 6, "undo_grace_s": 0.6, "lease_s": 60.0} | overrides.pop(
+        labels = {"comparisons_per_round": 6, "undo_grace_s": 2.0, "lease_s": 60.0} | overrides.pop(
             "labels", {}
         )
         data = {"name": name, "env_id": "CartPole-v1", "rounds": 4, "labels": labels} | overrides
