@@ -103,7 +103,8 @@ def draw(title: str, curves: dict[str, list[Curve]], low: float, high: float, ta
         parts.append(text(f"{x:.0f}", across(x), HEIGHT - BOTTOM + 18))
     if target is not None:
         parts.append(line([(0, target), (most, target)], QUIET, 'stroke-dasharray="4 4"'))
-        parts.append(text(f"{target:g}", WIDTH - RIGHT, down(target) - 4, "end"))
+        words = f"target {target:g}"  # where the lines begin, for they end at it
+        parts.append(text(words, LEFT + 4, down(target) - 4, "start"))
     for number, (teacher, group) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [line(curve, colour, 'stroke-opacity="0.45"') for curve in group]
