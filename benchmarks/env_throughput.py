@@ -26,13 +26,19 @@ FILMED = 16  # environments of the play that clips are cut from, or more if that
 CLIP = 25  # steps
 
 
-def bare(game: str, steps: int) -> Callable[[], int]:
-    """Return what one core does by `ale.act` alone."""
+def console(game: str, seed: int) -> ALEInterface:
+    """Return a console with a game in it, without sticky actions."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale = ALEInterface()
-    ale.setInt("random_seed", 1)
+    ale.setInt("random_seed", seed)
     ale.setFloat("repeat_action_probability", 0.0)
     ale.loadROM(roms.get_rom_path(game))
+    return ale
+
+
+def bare(game: str, steps: int) -> Callable[[], int]:
+    """Return what one core does by `ale.act` alone."""
+    ale = console(game, 1)
     actions, draw = ale.getMinimalActionSet(), np.random.default_rng(1)
 
     def play() -> int:

@@ -1,7 +1,7 @@
-"""What pictures for people cost, four ways: `python -m benchmarks.pictures`.
+"""What pictures for people cost, in three ways: `python -m benchmarks.pictures`.
 
-A round plays 24,576 steps in 16 games at random, and people see 25 steps each of the clips that are chosen
-from them when all has been played. Ways to their colour frames:
+As in a round 24,576 steps are played in 16 games, here at random, and people see 25 steps each of the clips
+that are chosen from them when all has been played. Ways to their colour frames:
 
 - `replay`, which Lockstep does: play with the small grey frames that the agent sees, then play the same
   actions again with colour frames as the observation, and keep what the clips need;
@@ -20,16 +20,15 @@ import json
 from collections.abc import Callable
 
 import numpy as np
-from ale_py import ALEInterface, LoggerMode, roms
+from ale_py import ALEInterface
 
+from benchmarks.env_throughput import CLIP, GAMES, console
 from benchmarks.options import positive
 from benchmarks.peers.turn import Clock, Work, serve
 from benchmarks.side_by_side import Side, measure, ours, ratio
 from services.agent_trainer import atari, envs
 
-GAMES = {"pong": "Pong", "donkey_kong": "DonkeyKong"}
 COPIES = 16
-CLIP = 25  # steps
 WAYS = {
     "replay": "played again in colour",
     "colour": "played in colour",
@@ -68,13 +67,8 @@ class Consoles:
     """A console of one's own for each game, with a copy of its state every CLIP steps."""
 
     def __init__(self, game: str, actions: np.ndarray, segments: list[Segment]) -> None:
-        ALEInterface.setLoggerMode(LoggerMode.Error)
         self.actions, self.segments = actions, segments
-        self.consoles = [ALEInterface() for _ in actions[0]]
-        for seed, ale in enumerate(self.consoles):
-            ale.setInt("random_seed", seed)
-            ale.setFloat("repeat_action_probability", 0.0)
-            ale.loadROM(roms.get_rom_path(game))
+        self.consoles = [console(game, seed) for seed in range(actions.shape[1])]
         self.legal = self.consoles[0].getMinimalActionSet()
 
     def film(self) -> Played:
